@@ -1,0 +1,286 @@
+//! Errors by who has to act, and what the operator reads.
+//!
+//! An [`Error`] has a [`Class`] (what kind of action mends it, Lambda's `errorType`), a [`Code`] (what exactly happened,
+//! stable for alarms), a message that names the field, host or label, and often a hint. None of them ever holds a secret.
+
+use std::fmt;
+
+use lambda_runtime::Diagnostic;
+
+/// The result of everything here that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Who has to act, and whether trying again can help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Class {
+    /// The secret, the function or a permission must be changed by a person.
+    Config,
+    /// The labels of the secret do not allow this step.
+    Stage,
+    /// The service answered, and refused.
+    Rejected(Which),
+    /// Nobody answered, or not for now: the next try may succeed.
+    Transient(Effect),
+    /// A defect of this program.
+    Internal,
+}
+
+/// Which credential the service refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The value labelled AWSCURRENT, and every older one that was tried.
+    Current,
+    /// The value labelled AWSPENDING.
+    Pending,
+}
+
+/// Whether a failed step may have left something changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing was changed.
+    None,
+    /// A change was under way when the answer stayed out.
+    Unknown,
+}
+
+impl Class {
+    /// Lambda's `errorType`, on which alarms and runbooks may rely.
+    #[must_use]
+    pub fn error_type(self) -> &'static str {
+        match self {
+            Self::Config => "Rotation.Config",
+            Self::Stage => "Rotation.Stage",
+            Self::Rejected(_) => "Rotation.Rejected",
+            Self::Transient(_) => "Rotation.Transient",
+            Self::Internal => "Rotation.Internal",
+        }
+    }
+}
+
+macro_rules! codes {
+    ($($name:ident = $text:literal, $meaning:literal;)*) => {
+        /// What exactly happened: stable names, told apart by codes of the services and never by the text of a message.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub enum Code { $(#[doc = $meaning] $name,)* }
+
+        impl Code {
+            /// Every code, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The name in logs and messages.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// One sentence for the troubleshooting table of the README.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    Event = "event", "The invocation is not a rotation event: a key is missing or empty, or the step is unknown.";
+    Kind = "kind", "No kind of credential matches the secret's `kind`, `engine` or tag `keywheel:kind`.";
+    Value = "value", "The secret value cannot be read: binary, not JSON, or not a JSON object.";
+    Field = "field", "A field of the secret is missing, has the wrong type or is out of range.";
+    Tampered = "tampered", "AWSPENDING differs from AWSCURRENT in a field that a rotation may not change.";
+    Unchanged = "unchanged", "AWSPENDING holds the same credential as AWSCURRENT.";
+    Environment = "environment", "An environment variable of the function has a value that cannot be used.";
+    AccessDenied = "access-denied", "The function's role lacks a permission; the message names action and resource.";
+    Kms = "kms", "The KMS key of the secret cannot be used.";
+    Request = "request", "Secrets Manager refused a request as invalid.";
+    Database = "database", "The database named by the secret does not exist on the server.";
+    ReadOnly = "read-only", "The host is a read-only replica, or the server is in recovery.";
+    Privilege = "privilege", "The login may not change its own password, or may not do what the probe asks.";
+    RotationOff = "rotation-off", "Rotation is not enabled for the secret.";
+    Token = "token", "The secret has no version with the token of this rotation.";
+    NotPending = "not-pending", "The version of this rotation does not hold AWSPENDING.";
+    NoValue = "no-value", "The pending version holds no value: createSecret has not succeeded for it.";
+    NoCurrent = "no-current", "No version of the secret holds AWSCURRENT with a value.";
+    WrongPassword = "wrong-password", "The server refused user name and password.";
+    NotPermitted = "not-permitted", "The server knows the login and does not let it in: locked, no LOGIN right, or no rule for this client.";
+    PasswordPolicy = "password-policy", "The server's password policy refused the new password.";
+    Dns = "dns", "The host name does not resolve.";
+    Refused = "refused", "The host answers, but nothing listens on the port.";
+    Unreachable = "unreachable", "The connection could not be made, or broke.";
+    Timeout = "timeout", "No answer in time.";
+    TlsTrust = "tls-trust", "The server's certificate is not signed by a trusted authority.";
+    TlsName = "tls-name", "The server's certificate is not valid for the host name.";
+    TlsExpired = "tls-expired", "The server's certificate has expired or is not yet valid.";
+    TlsOff = "tls-off", "The server offers no TLS, and the secret does not allow plaintext.";
+    Tls = "tls", "The TLS handshake failed for another reason.";
+    TooManyConnections = "too-many-connections", "The server has no free connection for this login.";
+    NotReady = "not-ready", "The server is starting up or shutting down.";
+    Server = "server", "The server answered with an error that has no case of its own here; the message has its code.";
+    Throttled = "throttled", "AWS limits the rate of requests.";
+    Aws = "aws", "AWS failed or did not answer.";
+    NotVisible = "not-visible", "A value that exists cannot be read yet.";
+    Deadline = "deadline", "The function ran out of time.";
+    Panic = "panic", "A defect of this program; the message has file and line.";
+}
+
+/// A failed step: class, code, message, and often a hint. Holds no secret.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    class: Class,
+    code: Code,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    /// An error of any class; the message names the field, host or label and has no full stop.
+    pub fn new(class: Class, code: Code, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { class, code, message: message.into(), hint: None }))
+    }
+
+    /// The secret, the function or a permission must be changed by a person.
+    pub fn config(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Class::Config, code, message)
+    }
+
+    /// The labels of the secret do not allow this step.
+    pub fn stage(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Class::Stage, code, message)
+    }
+
+    /// The service answered, and refused the credential.
+    pub fn rejected(which: Which, code: Code, message: impl Into<String>) -> Self {
+        Self::new(Class::Rejected(which), code, message)
+    }
+
+    /// Nobody answered, or not for now. The engine adds whether something may have changed.
+    pub fn transient(code: Code, message: impl Into<String>) -> Self {
+        Self::new(Class::Transient(Effect::None), code, message)
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Puts `context` before the message.
+    #[must_use]
+    pub fn context(mut self, context: &str) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message);
+        self
+    }
+
+    /// The same error seen as one of another class, e.g. a refusal of AWSCURRENT as one of AWSPENDING.
+    #[must_use]
+    pub fn reclassify(mut self, class: Class) -> Self {
+        self.0.class = class;
+        self
+    }
+
+    /// Records whether something may have been changed; only [`Class::Transient`] tells it.
+    #[must_use]
+    pub(crate) fn with_effect(mut self, effect: Effect) -> Self {
+        if let Class::Transient(_) = self.0.class {
+            self.0.class = Class::Transient(effect);
+        }
+        self
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// What exactly happened.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The message without code and hint.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// What to do, where something general can be said.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// Whether the service definitely refused the credential.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        matches!(self.0.class, Class::Rejected(_))
+    }
+
+    /// Whether nobody gave a definite answer.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.0.class, Class::Transient(_))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.0.code.as_str(), self.0.message)?;
+        match self.0.class {
+            Class::Transient(Effect::None) => f.write_str("; nothing was changed")?,
+            Class::Transient(Effect::Unknown) => {
+                f.write_str("; something may have been changed, and the next try checks")?;
+            }
+            _ => {}
+        }
+        if let Some(hint) = &self.0.hint {
+            write!(f, "\nhint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+// The runtime prints errors by Debug: let it be what an operator can read.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {self}", self.0.class.error_type())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for Diagnostic {
+    fn from(error: Error) -> Self {
+        Self { error_type: error.class().error_type().to_owned(), error_message: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn diagnostic_has_type_code_message_effect_and_hint() {
+        let error = Error::transient(Code::Dns, "`db` does not resolve").hint("check `host`");
+        let error = error.with_effect(Effect::Unknown);
+        let diagnostic = Diagnostic::from(error);
+        assert_eq!(diagnostic.error_type, "Rotation.Transient");
+        assert_eq!(
+            diagnostic.error_message,
+            "[dns] `db` does not resolve; something may have been changed, and the next try checks\nhint: check `host`"
+        );
+    }
+
+    #[test]
+    fn codes_are_unique() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}

@@ -1,0 +1,84 @@
+//! The Lambda function's cold start. The only file that reads the environment.
+
+use std::env;
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use keywheel::handler::{MARGIN, handle, silence_panics};
+use keywheel::kind::Settings;
+use keywheel::kinds::KINDS;
+use keywheel::store::aws::{AwsStore, retries, timeouts};
+use keywheel::{password, tls};
+use lambda_runtime::{LambdaEvent, run, service_fn};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
+
+fn main() -> Result<(), lambda_runtime::Error> {
+    silence_panics();
+    log_as_json();
+    // One invocation at a time, so one thread.
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(start())
+}
+
+async fn start() -> Result<(), lambda_runtime::Error> {
+    let settings = Settings {
+        passwords: password::Environment::read(variable),
+        trust: variable("KEYWHEEL_CA_FILE").map_or_else(tls::Trust::default, |path| tls::Trust::with_file(path.into())),
+        remove_pending: variable("KEYWHEEL_REMOVE_PENDING").is_some_and(|text| text == "true"),
+    };
+    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let aws = aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http)
+        .retry_config(retries())
+        .timeout_config(timeouts())
+        .load()
+        .await;
+    let client = secrets_manager(&aws);
+    let (settings, client) = (&settings, &client);
+    run(service_fn(|event: LambdaEvent<Value>| async move {
+        let request = &event.context.request_id;
+        let deadline = deadline(event.context.deadline());
+        handle(event.payload, request, deadline, settings, KINDS, |secret| AwsStore::new(client, secret)).await
+    }))
+    .await
+}
+
+/// The client; `SECRETS_MANAGER_ENDPOINT` is how AWS's rotation functions are told of another endpoint.
+fn secrets_manager(aws: &SdkConfig) -> aws_sdk_secretsmanager::Client {
+    let mut config = aws_sdk_secretsmanager::config::Builder::from(aws);
+    config.set_endpoint_url(variable("SECRETS_MANAGER_ENDPOINT").or_else(|| aws.endpoint_url().map(str::to_owned)));
+    aws_sdk_secretsmanager::Client::from_conf(config.build())
+}
+
+/// A variable that is set and not empty; for passwords an empty one says something, so they see it.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|text| !text.is_empty() || password::Environment::VARIABLES.contains(&name))
+}
+
+/// Lambda's deadline, which is a time of day, on the clock that timeouts use.
+fn deadline(end: SystemTime) -> Instant {
+    let left = end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+    Instant::now() + left.saturating_sub(MARGIN)
+}
+
+fn log_as_json() {
+    // Lambda sets the variable from the function's logging configuration.
+    let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    // Libraries are kept from printing requests at any level, and the runtime from printing our errors a second time.
+    let targets = Targets::new()
+        .with_default(LevelFilter::WARN.min(level))
+        .with_target("keywheel", level)
+        .with_target("lambda_runtime", LevelFilter::INFO.min(level))
+        .with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_target(false);
+    tracing_subscriber::registry().with(lines).with(targets).init();
+}
