@@ -1,7 +1,7 @@
 //! Errors by who has to act, and what the operator reads.
 //!
 //! An [`Error`] has a [`Class`] (what kind of action mends it, Lambda's `errorType`), a [`Code`] (what exactly happened,
-//! stable for alarms), a message that names the field, host or label, and often a hint. None of them ever holds a secret.
+//! stable for alarms), a message that names the field, host or label, and a hint. None of them ever holds a secret.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ impl Class {
 }
 
 macro_rules! codes {
-    ($($name:ident = $text:literal, $meaning:literal;)*) => {
+    ($($name:ident = $text:literal, $meaning:literal, $remedy:literal;)*) => {
         /// What exactly happened: stable names, told apart by codes of the services and never by the text of a message.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
@@ -80,52 +80,96 @@ macro_rules! codes {
             pub fn meaning(self) -> &'static str {
                 match self { $(Self::$name => $meaning,)* }
             }
+
+            /// What to do, where the error itself does not say it better.
+            #[must_use]
+            pub fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)* }
+            }
         }
     };
 }
 
 codes! {
-    Event = "event", "The invocation is not a rotation event: a key is missing or empty, or the step is unknown.";
-    Kind = "kind", "No kind of credential matches the secret's `kind`, `engine` or tag `keywheel:kind`.";
-    Value = "value", "The secret value cannot be read: binary, not JSON, or not a JSON object.";
-    Field = "field", "A field of the secret is missing, has the wrong type or is out of range.";
-    Tampered = "tampered", "AWSPENDING differs from AWSCURRENT in a field that a rotation may not change.";
-    Unchanged = "unchanged", "AWSPENDING holds the same credential as AWSCURRENT.";
-    Environment = "environment", "An environment variable of the function has a value that cannot be used.";
-    AccessDenied = "access-denied", "The function's role lacks a permission; the message names action and resource.";
-    Kms = "kms", "The KMS key of the secret cannot be used.";
-    Request = "request", "Secrets Manager refused a request as invalid.";
-    Database = "database", "The database named by the secret does not exist on the server.";
-    ReadOnly = "read-only", "The host is a read-only replica, or the server is in recovery.";
-    Privilege = "privilege", "The login may not change its own password, or may not do what the probe asks.";
-    RotationOff = "rotation-off", "Rotation is not enabled for the secret.";
-    Token = "token", "The secret has no version with the token of this rotation.";
-    NotPending = "not-pending", "The version of this rotation does not hold AWSPENDING.";
-    NoValue = "no-value", "The pending version holds no value: createSecret has not succeeded for it.";
-    NoCurrent = "no-current", "No version of the secret holds AWSCURRENT with a value.";
-    WrongPassword = "wrong-password", "The server refused user name and password.";
-    NotPermitted = "not-permitted", "The server knows the login and does not let it in: locked, no LOGIN right, or no rule for this client.";
-    PasswordPolicy = "password-policy", "The server's password policy refused the new password.";
-    Dns = "dns", "The host name does not resolve.";
-    Refused = "refused", "The host answers, but nothing listens on the port.";
-    Unreachable = "unreachable", "The connection could not be made, or broke.";
-    Timeout = "timeout", "No answer in time.";
-    TlsTrust = "tls-trust", "The server's certificate is not signed by a trusted authority.";
-    TlsName = "tls-name", "The server's certificate is not valid for the host name.";
-    TlsExpired = "tls-expired", "The server's certificate has expired or is not yet valid.";
-    TlsOff = "tls-off", "The server offers no TLS, and the secret does not allow plaintext.";
-    Tls = "tls", "The TLS handshake failed for another reason.";
-    TooManyConnections = "too-many-connections", "The server has no free connection for this login.";
-    NotReady = "not-ready", "The server is starting up or shutting down.";
-    Server = "server", "The server answered with an error that has no case of its own here; the message has its code.";
-    Throttled = "throttled", "AWS limits the rate of requests.";
-    Aws = "aws", "AWS failed or did not answer.";
-    NotVisible = "not-visible", "A value that exists cannot be read yet.";
-    Deadline = "deadline", "The function ran out of time.";
-    Panic = "panic", "A defect of this program; the message has file and line.";
+    Event = "event", "The invocation is not a rotation event: a key is missing or empty, or the step is unknown.",
+        "invoke with the keys Step, SecretId and ClientRequestToken, as Secrets Manager does";
+    Kind = "kind", "No kind of credential matches the secret's `kind`, `engine` or tag `keywheel:kind`.",
+        "name one of the kinds of the README's table";
+    Value = "value", "The secret value cannot be read: binary, not JSON, or not a JSON object.",
+        "store it as SecretString, a JSON object";
+    Field = "field", "A field of the secret is missing, has the wrong type or is out of range.",
+        "mend the field in the secret's value";
+    Tampered = "tampered", "AWSPENDING differs from AWSCURRENT in a field that a rotation may not change.",
+        "take AWSPENDING away, and rotate anew";
+    Unchanged = "unchanged", "AWSPENDING holds the same credential as AWSCURRENT.",
+        "take AWSPENDING away, and rotate anew";
+    Environment = "environment", "An environment variable of the function has a value that cannot be used.",
+        "mend the variable in the function's configuration";
+    AccessDenied = "access-denied", "The function's role lacks a permission; the message names action and resource.",
+        "allow the action for the function's role";
+    Kms = "kms", "The KMS key of the secret cannot be used.",
+        "check that the key is enabled, and allow its use for the function's role";
+    Request = "request", "Secrets Manager refused a request as invalid.",
+        "see the service's own sentence in the message";
+    Database = "database", "The database named by the secret does not exist on the server.",
+        "check field \"dbname\"";
+    ReadOnly = "read-only", "The host is a read-only replica, or the server is in recovery.",
+        "put the name of the writer into `host`";
+    Privilege = "privilege", "The login may not change its own password, or may not do what the probe asks.",
+        "grant what is missing";
+    RotationOff = "rotation-off", "Rotation is not enabled for the secret.",
+        "enable it with `aws secretsmanager rotate-secret`";
+    Token = "token", "The secret has no version with the token of this rotation.",
+        "start a rotation with `aws secretsmanager rotate-secret`";
+    NotPending = "not-pending", "The version of this rotation does not hold AWSPENDING.",
+        "start a rotation with `aws secretsmanager rotate-secret`";
+    NoValue = "no-value", "The pending version holds no value: createSecret has not succeeded for it.",
+        "see the error of createSecret";
+    NoCurrent = "no-current", "No version of the secret holds AWSCURRENT with a value.",
+        "give the secret its first value with `aws secretsmanager put-secret-value`";
+    WrongPassword = "wrong-password", "The server refused user name and password.",
+        "check that the password in the secret is the one in force";
+    NotPermitted = "not-permitted", "The server knows the login and does not let it in: locked, no LOGIN right, or no rule for this client.",
+        "check that the login is not locked and may connect from the function";
+    PasswordPolicy = "password-policy", "The server's password policy refused the new password.",
+        "set PASSWORD_LENGTH and the EXCLUDE_… variables to what the policy wants, take AWSPENDING away, and rotate anew";
+    Dns = "dns", "The host name does not resolve.",
+        "check field \"host\", and DNS in the function's VPC";
+    Refused = "refused", "The host answers, but nothing listens on the port.",
+        "check fields \"host\" and \"port\", and that the server is up";
+    Unreachable = "unreachable", "The connection could not be made, or broke.",
+        "check security groups and routes from the function to the server, and that the server is up";
+    Timeout = "timeout", "No answer in time.",
+        "check security groups, routes and that the server is up; a function outside the VPC cannot reach a private address";
+    TlsTrust = "tls-trust", "The server's certificate is not signed by a trusted authority.",
+        "put the authority's certificate in PEM into `sslrootcert`, or into the file named by KEYWHEEL_CA_FILE";
+    TlsName = "tls-name", "The server's certificate is not valid for the host name.",
+        "put a name of the certificate into `host`; `\"sslmode\": \"verify-ca\"` gives up checking the name";
+    TlsExpired = "tls-expired", "The server's certificate has expired or is not yet valid.",
+        "renew the server's certificate; on RDS, choose a current certificate authority";
+    TlsOff = "tls-off", "The server offers no TLS, and the secret does not allow plaintext.",
+        "turn TLS on at the server; `\"sslmode\": \"disable\"` in the secret allows plaintext";
+    Tls = "tls", "The TLS handshake failed for another reason.",
+        "check that a PostgreSQL server with TLS 1.2 or newer listens there";
+    TooManyConnections = "too-many-connections", "The server has no free connection for this login.",
+        "close idle connections, or raise max_connections or the role's CONNECTION LIMIT";
+    NotReady = "not-ready", "The server is starting up or shutting down.",
+        "nothing, if it comes back: Secrets Manager tries again";
+    Server = "server", "The server answered with an error that has no case of its own here; the message has its code.",
+        "look the code up in the server's documentation; its log has the message";
+    Throttled = "throttled", "AWS limits the rate of requests.",
+        "nothing, if it is rare; else spread the rotations over the day with a schedule window";
+    Aws = "aws", "AWS failed or did not answer.",
+        "a function in a VPC needs an interface endpoint for Secrets Manager that its security group may reach, or a NAT gateway";
+    NotVisible = "not-visible", "A value that exists cannot be read yet.",
+        "nothing: Secrets Manager tries again";
+    Deadline = "deadline", "The function ran out of time.",
+        "raise the function's Timeout, or look for what it waited for";
+    Panic = "panic", "A defect of this program; the message has file and line.",
+        "please report it; AWSCURRENT keeps working";
 }
 
-/// A failed step: class, code, message, and often a hint. Holds no secret.
+/// A failed step: class, code, message and hint. Holds no secret.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -209,10 +253,16 @@ impl Error {
         &self.0.message
     }
 
-    /// What to do, where something general can be said.
+    /// What to do about it.
     #[must_use]
-    pub fn hint_text(&self) -> Option<&str> {
-        self.0.hint.as_deref()
+    pub fn remedy(&self) -> &str {
+        self.0.hint.as_deref().unwrap_or_else(|| self.0.code.remedy())
+    }
+
+    /// Adds a hint where there is none of its own yet.
+    #[must_use]
+    pub fn hint_if_none(self, hint: impl FnOnce() -> String) -> Self {
+        if self.0.hint.is_none() { self.hint(hint()) } else { self }
     }
 
     /// Whether the service definitely refused the credential.
@@ -238,10 +288,7 @@ impl fmt::Display for Error {
             }
             _ => {}
         }
-        if let Some(hint) = &self.0.hint {
-            write!(f, "\nhint: {hint}")?;
-        }
-        Ok(())
+        write!(f, "\nhint: {}", self.remedy())
     }
 }
 

@@ -44,13 +44,13 @@ pub async fn handle<'s, S: Store + 's>(
     let store = open(&event.secret_id);
     let engine = Engine { store: &store, kinds, settings, progress: &progress };
     let running = AssertUnwindSafe(timeout_at(deadline, engine.run(&event))).catch_unwind();
-    let result = match running.await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Error::transient(Code::Deadline, format!("{} ran out of time", event.step))
-            .hint("raise the function's Timeout, or see in the log what it waited for")
-            .with_effect(progress.effect())),
-        Err(_) => Err(panicked()),
-    };
+    let result =
+        match running.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::transient(Code::Deadline, format!("{} ran out of time", event.step))
+                .with_effect(progress.effect())),
+            Err(_) => Err(panicked()),
+        };
     match &result {
         Ok(outcome) => log_success(&event, request_id, &progress, started, *outcome),
         Err(failure) => log_failure(Some(&event), request_id, &progress, started, failure),
@@ -107,5 +107,4 @@ fn panicked() -> Error {
     let place = PANICKED_AT.lock().ok().and_then(|mut at| at.take());
     let place = place.unwrap_or_else(|| "an unknown place".to_owned());
     Error::new(Class::Internal, Code::Panic, format!("a defect of keywheel at {place}"))
-        .hint("please report it; AWSCURRENT is untouched unless finishSecret had begun to move it")
 }

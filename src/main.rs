@@ -61,7 +61,8 @@ fn variable(name: &str) -> Option<String> {
 
 /// Lambda's deadline, which is a time of day, on the clock that timeouts use.
 fn deadline(end: SystemTime) -> Instant {
-    let left = end.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
+    // Local runtimes send one that is long past: `cargo lambda watch` one in 1970.
+    let left = end.duration_since(SystemTime::now()).unwrap_or(Duration::from_mins(1));
     Instant::now() + left.saturating_sub(MARGIN)
 }
 

@@ -168,10 +168,10 @@ impl Engine<'_> {
     }
 
     async fn current(&self) -> Result<Secret> {
-        self.store.get(Version::Current).await?.ok_or_else(|| {
-            Error::stage(Code::NoCurrent, "no version of the secret holds AWSCURRENT with a value")
-                .hint("give the secret its first value with `aws secretsmanager put-secret-value`")
-        })
+        self.store
+            .get(Version::Current)
+            .await?
+            .ok_or_else(|| Error::stage(Code::NoCurrent, "no version of the secret holds AWSCURRENT with a value"))
     }
 
     async fn pending(&self, token: &str) -> Result<Option<Secret>> {
@@ -268,5 +268,5 @@ fn no_value(token: &str) -> Error {
 
 /// Errors of a field get the example of the kind as their hint.
 fn with_example(kind: &dyn Kind, error: Error) -> Error {
-    if error.code() == Code::Field && error.hint_text().is_none() { error.hint(example(kind)) } else { error }
+    if error.code() == Code::Field { error.hint_if_none(|| example(kind)) } else { error }
 }

@@ -210,22 +210,17 @@ pub fn handshake_error(error: &rustls::Error, place: &str) -> Error {
     };
     match reason {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Error::transient(Code::TlsName, format!("the certificate of {place} is not valid for that name")).hint(
-                "put a name of the certificate into `host`; `\"sslmode\": \"verify-ca\"` gives up checking the name",
-            )
+            Error::transient(Code::TlsName, format!("the certificate of {place} is not valid for that name"))
         }
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => {
             Error::transient(Code::TlsExpired, format!("the certificate of {place} has expired or is not yet valid"))
-                .hint("renew the server's certificate; on RDS, choose a current certificate authority")
         }
-        _ => Error::transient(
-            Code::TlsTrust,
-            format!("the certificate of {place} is not signed by a trusted authority"),
-        )
-        .hint("put the authority's certificate in PEM into `sslrootcert`, or into the file named by KEYWHEEL_CA_FILE"),
+        _ => {
+            Error::transient(Code::TlsTrust, format!("the certificate of {place} is not signed by a trusted authority"))
+        }
     }
 }
 

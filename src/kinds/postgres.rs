@@ -1,4 +1,4 @@
-//! A PostgreSQL login with one user: drop-in for the secrets of AWS's SecretsManagerRDSPostgreSQLRotationSingleUser.
+//! A PostgreSQL login with one user: drop-in for the secrets of AWS's `SecretsManagerRDSPostgreSQLRotationSingleUser`.
 //!
 //! The login changes its own password. The server gets a verifier (SCRAM-SHA-256, or MD5 where the fleet is set to it) and
 //! never the password, so neither its log nor `pg_stat_statements` can hold it.
@@ -21,7 +21,11 @@ use crate::tls::Mode;
 pub(super) struct Postgres;
 
 const FIELDS: &[Field] = &[
-    Field::required("engine", "`postgres` or `aurora-postgresql`"),
+    Field::optional(
+        "engine",
+        "postgres",
+        "`postgres` or `aurora-postgresql`; without it, `kind` or a tag must name the kind",
+    ),
     Field::required("host", "name of the server; of the writer, in a cluster"),
     Field::optional("port", "5432", "a number, or text with digits").number(),
     Field::optional("dbname", "postgres", "the database to sign in to"),
@@ -272,7 +276,7 @@ async fn run_probe(session: &Session, probe: Option<&str>, place: &str) -> Resul
 
 /// One privilege that testSecret asks for: `SELECT ON app.orders`, `USAGE ON SCHEMA app`.
 struct Privilege<'a> {
-    privilege: &'a str,
+    right: &'a str,
     function: &'static str,
     object: &'a str,
 }
@@ -287,7 +291,7 @@ impl<'a> Privilege<'a> {
         let mut found = Vec::new();
         for item in value.as_array().ok_or_else(unusable)? {
             let Value::String(text) = item else { return Err(unusable()) };
-            let (privileges, object) = text.split_once(" ON ").ok_or_else(unusable)?;
+            let (rights, object) = text.split_once(" ON ").ok_or_else(unusable)?;
             let object = object.trim();
             let (function, object) = match object.split_once(' ') {
                 Some(("TABLE", name)) => ("has_table_privilege", name),
@@ -297,27 +301,26 @@ impl<'a> Privilege<'a> {
                 Some(("DATABASE", name)) => ("has_database_privilege", name),
                 _ => ("has_table_privilege", object),
             };
-            let privileges = privileges.split(',').map(str::trim);
-            found.extend(privileges.map(|privilege| Self { privilege, function, object: object.trim() }));
+            let rights = rights.split(',').map(str::trim);
+            found.extend(rights.map(|right| Self { right, function, object: object.trim() }));
         }
-        if found.iter().any(|it| it.privilege.is_empty() || it.object.is_empty()) { Err(unusable()) } else { Ok(found) }
+        if found.iter().any(|it| it.right.is_empty() || it.object.is_empty()) { Err(unusable()) } else { Ok(found) }
     }
 
     async fn check(&self, session: &Session, target: &Target<'_>) -> Result<()> {
-        let Self { privilege, function, object } = self;
-        let sql = format!("SELECT {function}({}, {})", escape_literal(object), escape_literal(privilege));
+        let Self { right, function, object } = self;
+        let sql = format!("SELECT {function}({}, {})", escape_literal(object), escape_literal(right));
         match session.run(&sql).await {
             Ok(rows) if rows.first().and_then(|row| row.first()).is_some_and(|it| it.as_deref() == Some("t")) => Ok(()),
             Ok(_) => {
-                let message = format!("user {:?} lacks {privilege} on {object}", target.user);
+                let message = format!("user {:?} lacks {right} on {object}", target.user);
                 Err(Error::rejected(Which::Pending, Code::Privilege, message)
                     .hint("grant it, or take it out of field \"privileges\""))
             }
             Err(Failure::Other(error)) => Err(error),
             Err(Failure::State(state)) => {
                 let code = state.code();
-                let message =
-                    format!("field \"privileges\": {privilege} on {object} cannot be checked (SQLSTATE {code})");
+                let message = format!("field \"privileges\": {right} on {object} cannot be checked (SQLSTATE {code})");
                 Err(Error::config(Code::Field, message).hint("check that the object exists, and its spelling"))
             }
         }

@@ -146,12 +146,13 @@ where
             refusal(call, code, answer.raw().status().as_u16(), message)
         }
         SdkError::TimeoutError(_) => {
-            Error::transient(Code::Timeout, format!("no answer from Secrets Manager to {name} in time")).hint(NETWORK)
+            Error::transient(Code::Timeout, format!("no answer from Secrets Manager to {name} in time"))
+                .hint(Code::Aws.remedy())
         }
         SdkError::DispatchFailure(failure) => {
             let cause = failure.as_connector_error().map(|error| chain(error)).unwrap_or_default();
             let code = if failure.is_timeout() { Code::Timeout } else { Code::Aws };
-            Error::transient(code, format!("{name} does not reach Secrets Manager: {cause}")).hint(NETWORK)
+            Error::transient(code, format!("{name} does not reach Secrets Manager: {cause}")).hint(Code::Aws.remedy())
         }
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
@@ -161,8 +162,6 @@ where
             .hint("check AWS_REGION, the credentials of the function's role and SECRETS_MANAGER_ENDPOINT"),
     }
 }
-
-const NETWORK: &str = "a function in a VPC needs an interface endpoint for Secrets Manager that its security group may reach, or a NAT gateway";
 
 fn refusal(call: Call, code: &str, status: u16, message: String) -> Error {
     let action = format!("secretsmanager:{}", call.name);

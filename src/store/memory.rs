@@ -160,9 +160,8 @@ impl State {
         }
     }
 
-    /// A secret that is to be read or changed, so not one that waits for its deletion.
+    /// A secret that does not wait for its deletion.
     fn live(&mut self, id: &str) -> Answer<&mut Record> {
-        let now = self.tick();
         let record = self.find(id)?;
         if record.deletion.is_some() {
             return refuse(
@@ -170,6 +169,14 @@ impl State {
                 "You can't perform this operation on the secret because it was marked for deletion.",
             );
         }
+        Ok(record)
+    }
+
+    /// A secret that is to be changed.
+    fn change(&mut self, id: &str) -> Answer<&mut Record> {
+        let now = self.tick();
+        let record = self.live(id)?;
+        record.changed = now;
         Ok(record)
     }
 
@@ -199,7 +206,7 @@ impl Service {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `read` on one secret.
+    /// Runs `read` on one secret, even if it waits for its deletion.
     ///
     /// # Errors
     /// `ResourceNotFoundException`.
@@ -215,25 +222,36 @@ impl Service {
     /// Changes what is not versioned: tags, rotation settings, description.
     ///
     /// # Errors
-    /// `ResourceNotFoundException`.
+    /// `ResourceNotFoundException`; `InvalidRequestException` when it waits for its deletion.
     pub fn edit<T>(&self, secret: &str, change: impl FnOnce(&mut Record) -> T) -> Answer<T> {
-        self.state().find(secret).map(change)
+        self.state().change(secret).map(change)
     }
 
-    /// `CreateSecret`; returns the ARN. Without a value the secret has no version.
+    /// `CreateSecret`; returns the ARN. Without a value the secret has no version. The same call again is no error.
     ///
     /// # Errors
-    /// `ResourceExistsException`, `InvalidParameterException`.
+    /// `ResourceExistsException`, `InvalidParameterException`; `InvalidRequestException` when a secret of this name waits for
+    /// its deletion.
     pub fn create(&self, name: &str, token: &str, value: Option<Payload>) -> Answer<String> {
         check_token(token)?;
         check_size(value.as_ref())?;
         let mut state = self.state();
-        if state.find(name).is_ok() {
+        if let Ok(existing) = state.find(name) {
+            if existing.deletion.is_some() {
+                return refuse(
+                    INVALID_REQUEST,
+                    "You can't create this secret because a secret with this name is already scheduled for deletion.",
+                );
+            }
+            if value.is_some() && existing.version(token).is_some_and(|version| version.value == value) {
+                return Ok(existing.arn.clone());
+            }
             return refuse(EXISTS, format!("The operation failed because the secret {name} already exists."));
         }
-        state.clock += 1;
-        // Six characters from the count of writes: as good as random for telling ARNs apart.
-        let arn = format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{name}-{:06}", state.clock);
+        let now = state.tick();
+        state.made += 1;
+        // Six characters from the count of secrets: as good as random for telling ARNs apart.
+        let arn = format!("arn:aws:secretsmanager:us-east-1:123456789012:secret:{name}-{:06}", state.made);
         state.secrets.push(Record {
             name: name.to_owned(),
             arn: arn.clone(),
@@ -242,6 +260,10 @@ impl Service {
             rotation_enabled: None,
             rotation_function: None,
             rotation_rules: None,
+            created: now,
+            changed: now,
+            rotated: None,
+            deletion: None,
             versions: Vec::new(),
         });
         if value.is_some() {
@@ -262,6 +284,14 @@ impl Service {
         Ok(arn)
     }
 
+    /// `DeleteSecret` with a recovery window, which ends at the time `at`.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`; `InvalidRequestException` when it waits for its deletion already.
+    pub fn schedule_deletion(&self, secret: &str, at: u64) -> Answer<()> {
+        self.edit(secret, |record| record.deletion = Some(at))
+    }
+
     /// `GetSecretValue`: the version's id, value and labels. Neither id nor stage means AWSCURRENT.
     ///
     /// # Errors
@@ -273,7 +303,7 @@ impl Service {
         stage: Option<&str>,
     ) -> Answer<(String, Payload, BTreeSet<String>)> {
         let mut state = self.state();
-        let record = state.find(secret)?;
+        let record = state.live(secret)?;
         let (version, what) = match (id, stage) {
             (Some(id), stage) => {
                 let version = record.version(id);
@@ -298,7 +328,8 @@ impl Service {
         }
     }
 
-    /// `PutSecretValue`. Without labels it moves AWSCURRENT, and abandons a rotation that is under way.
+    /// `PutSecretValue`. Without labels it moves AWSCURRENT, and abandons a rotation that is under way. The same call again
+    /// changes nothing, not even labels.
     ///
     /// # Errors
     /// `ResourceExistsException` when the version holds another value; `InvalidParameterException`.
@@ -306,22 +337,23 @@ impl Service {
         check_token(token)?;
         check_size(Some(&value))?;
         let mut state = self.state();
-        let record = state.find(secret)?;
+        let record = state.change(secret)?;
         match record.version_mut(token) {
             Some(version) => match &version.value {
-                Some(old) if *old != value => {
+                Some(old) if *old == value => return Ok(()),
+                Some(_) => {
                     return refuse(
                         EXISTS,
                         "You can't use ClientRequestToken that was already used to create another version with a different value.",
                     );
                 }
-                _ => version.value = Some(value),
+                None => version.value = Some(value),
             },
             None => state.add_version(secret, token, Some(value))?,
         }
         let record = state.find(secret)?;
         if stages.is_empty() {
-            if record.holder(PENDING).is_some_and(|pending| pending.id != token && !pending.stages.contains(CURRENT)) {
+            if record.unfinished_rotation().is_some_and(|pending| pending.id != token) {
                 record.unlabel(PENDING);
             }
             record.label(CURRENT, token);
@@ -339,7 +371,7 @@ impl Service {
     /// `from` says, or AWSCURRENT would go nowhere.
     pub fn update_stage(&self, secret: &str, stage: &str, to: Option<&str>, from: Option<&str>) -> Answer<String> {
         let mut state = self.state();
-        let record = state.find(secret)?;
+        let record = state.change(secret)?;
         if let Some(unknown) = to.into_iter().chain(from).find(|id| record.version(id).is_none()) {
             return refuse(NOT_FOUND, format!("Secrets Manager can't find the specified secret version: {unknown}."));
         }
@@ -374,16 +406,14 @@ impl Service {
     pub fn begin_rotation(&self, secret: &str, token: &str) -> Answer<()> {
         check_token(token)?;
         let mut state = self.state();
-        let record = state.find(secret)?;
+        let record = state.change(secret)?;
         if record.rotation_function.is_none() {
             return refuse(INVALID_REQUEST, "No Lambda rotation function ARN is associated with this secret.");
         }
         if record.versions.is_empty() {
             return refuse(INVALID_REQUEST, "You can't rotate a secret that has no value.");
         }
-        let unfinished =
-            record.holder(PENDING).is_some_and(|pending| pending.id != token && !pending.stages.contains(CURRENT));
-        if unfinished {
+        if record.unfinished_rotation().is_some_and(|pending| pending.id != token) {
             return refuse(INVALID_REQUEST, "A previous rotation isn't complete. That rotation will be reattempted.");
         }
         record.rotation_enabled = Some(true);
@@ -400,7 +430,7 @@ impl Service {
     /// `ResourceNotFoundException`.
     pub fn cancel_rotation(&self, secret: &str) -> Answer<Option<String>> {
         let mut state = self.state();
-        let record = state.find(secret)?;
+        let record = state.change(secret)?;
         record.rotation_enabled = Some(false);
         Ok(record.holder(PENDING).map(|version| version.id.clone()))
     }
@@ -567,6 +597,30 @@ mod tests {
         assert_eq!(labels(&service, C), [CURRENT]);
         assert_eq!(labels(&service, A), [PREVIOUS]);
         assert!(labels(&service, B).is_empty());
+    }
+
+    #[test]
+    fn the_same_call_again_changes_nothing() {
+        let service = service();
+        assert!(service.create("s", A, Some(text("1"))).is_ok());
+        assert_eq!(service.create("s", A, Some(text("2"))).unwrap_err().code, EXISTS);
+        service.put("s", B, text("2"), &[PENDING.to_owned()]).unwrap();
+        service.update_stage("s", PENDING, None, Some(B)).unwrap();
+        service.put("s", B, text("2"), &[PENDING.to_owned()]).unwrap();
+        assert!(labels(&service, B).is_empty());
+    }
+
+    #[test]
+    fn a_secret_that_waits_for_its_deletion_is_described_and_not_used() {
+        let service = service();
+        service.schedule_deletion("s", 1).unwrap();
+        assert_eq!(service.get("s", None, None).err().unwrap().code, INVALID_REQUEST);
+        assert_eq!(service.put("s", B, text("2"), &[]).unwrap_err().code, INVALID_REQUEST);
+        assert_eq!(service.begin_rotation("s", B).unwrap_err().code, INVALID_REQUEST);
+        assert_eq!(service.create("s", A, Some(text("1"))).unwrap_err().code, INVALID_REQUEST);
+        assert_eq!(service.inspect("s", |record| record.deletion), Ok(Some(1)));
+        service.delete("s").unwrap();
+        assert_eq!(service.inspect("s", |_| ()).unwrap_err().code, NOT_FOUND);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the tests share: a secret in memory, a store that can be watched, stopped and made to fail, and a service that
 //! mints keys.
 
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, missing_docs, reason = "a test stops at the first surprise")]
 
 use std::future::Future;
 use std::pin::Pin;

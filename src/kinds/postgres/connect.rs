@@ -24,7 +24,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// For one statement.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
-/// What a client sends to ask for TLS: length 8, code 80877103 (PostgreSQL's frontend/backend protocol, SSLRequest).
+/// What a client sends to ask for TLS: length 8, code 80877103 (PostgreSQL's frontend/backend protocol, `SSLRequest`).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// A session of one login. Dropping it breaks the connection; nothing goes on in the background.
@@ -54,9 +54,7 @@ impl Session {
         let deadline = Instant::now() + CONNECT_WITHIN;
         let Ok(opened) = timeout_at(deadline, Self::open_unbounded(target, tls, password, which, &place)).await else {
             let seconds = CONNECT_WITHIN.as_secs();
-            return Err(Error::transient(Code::Timeout, format!("no answer from {place} in {seconds} s")).hint(
-                "check security groups, routes and that the server is up; a function outside the VPC cannot reach a private address",
-            ));
+            return Err(Error::transient(Code::Timeout, format!("no answer from {place} in {seconds} s")));
         };
         opened
     }
@@ -140,10 +138,7 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream> {
     let place = format!("{host}:{port}");
     let addresses: Vec<_> = lookup_host((host, port))
         .await
-        .map_err(|error| {
-            Error::transient(Code::Dns, format!("`{host}` does not resolve: {}", error.kind()))
-                .hint("check field \"host\", and DNS in the function's VPC")
-        })?
+        .map_err(|error| Error::transient(Code::Dns, format!("`{host}` does not resolve: {}", error.kind())))?
         .collect();
     let mut last = None;
     for address in addresses {
@@ -159,16 +154,14 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream> {
     Err(match last {
         Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             Error::transient(Code::Refused, format!("nothing listens at {place}"))
-                .hint("check fields \"host\" and \"port\", and that the server is up")
         }
-        Some(error) => Error::transient(Code::Unreachable, format!("cannot connect to {place}: {}", error.kind()))
-            .hint("check security groups and routes from the function to the server"),
+        Some(error) => Error::transient(Code::Unreachable, format!("cannot connect to {place}: {}", error.kind())),
         None => host_error(host),
     })
 }
 
 fn host_error(host: &str) -> Error {
-    Error::transient(Code::Dns, format!("`{host}` has no address")).hint("check field \"host\"")
+    Error::transient(Code::Dns, format!("`{host}` has no address"))
 }
 
 async fn ask_for_tls(stream: &mut TcpStream, place: &str) -> Result<()> {
@@ -179,12 +172,10 @@ async fn ask_for_tls(stream: &mut TcpStream, place: &str) -> Result<()> {
     };
     asked.await.map_err(|error| {
         Error::transient(Code::Unreachable, format!("{place} broke the connection: {}", error.kind()))
-            .hint("check that a PostgreSQL server listens there")
     })?;
     match answer {
         [b'S'] => Ok(()),
-        [b'N'] => Err(Error::transient(Code::TlsOff, format!("{place} offers no TLS"))
-            .hint("turn TLS on at the server; `\"sslmode\": \"disable\"` in the secret allows plaintext")),
+        [b'N'] => Err(Error::transient(Code::TlsOff, format!("{place} offers no TLS"))),
         _ => Err(Error::transient(Code::Tls, format!("{place} does not answer as a PostgreSQL server does"))),
     }
 }
@@ -207,11 +198,9 @@ fn sign_in_error(error: &tokio_postgres::Error, target: &Target<'_>, which: Whic
         }
         SqlState::INVALID_CATALOG_NAME => {
             Error::config(Code::Database, format!("{place} has no database {:?}", target.database))
-                .hint("check field \"dbname\"")
         }
         SqlState::TOO_MANY_CONNECTIONS => {
             Error::transient(Code::TooManyConnections, format!("{place} has no free connection for user {user:?}"))
-                .hint("close idle connections, or raise max_connections or the role's CONNECTION LIMIT")
         }
         SqlState::CANNOT_CONNECT_NOW | SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN => {
             Error::transient(Code::NotReady, format!("{place} is starting up or shutting down"))
@@ -223,7 +212,6 @@ fn sign_in_error(error: &tokio_postgres::Error, target: &Target<'_>, which: Whic
 /// An answer of the server that has no case of its own.
 pub(super) fn server_error(state: &SqlState, place: &str) -> Error {
     Error::transient(Code::Server, format!("{place} answers with SQLSTATE {}", state.code()))
-        .hint("look the code up in PostgreSQL's table of error codes; the server's log has the message")
 }
 
 fn broken(error: &tokio_postgres::Error, place: &str) -> Error {

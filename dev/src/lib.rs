@@ -1,0 +1,7 @@
+//! Development tooling of keywheel, kept out of the product: a local Secrets Manager, private servers, the Lambda runtime.
+
+pub mod client;
+pub mod docs;
+pub mod emulator;
+pub mod postgres;
+pub mod watch;
