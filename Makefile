@@ -48,7 +48,7 @@ lint: .venv/sam.done cargo-deny
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
-	cargo deny --all-features check bans licenses sources
+	cargo deny --all-features check --hide-inclusion-graph bans licenses sources
 	.venv/sam/bin/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam validate --lint --template template.yaml --region us-east-1
 

@@ -4,4 +4,6 @@ pub mod client;
 pub mod docs;
 pub mod emulator;
 pub mod postgres;
+pub mod runtime;
+pub mod share;
 pub mod watch;

@@ -151,6 +151,12 @@ impl Server {
         self.authority.as_ref().map_or("", |authority| &authority.root)
     }
 
+    /// Its folder, where a test may put a file that is to go with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Everything the server has logged.
     ///
     /// # Errors
