@@ -57,11 +57,14 @@ lint: .venv/sam.done cargo-deny
 advisories: cargo-deny
 	cargo deny --all-features check advisories
 
-## bench: cold start, four steps, memory, calls, size
+## bench: cold start, four steps, memory, calls, size; make bench RUNS=20
 .PHONY: bench
-bench: .venv/lambda.done postgres
-	cargo build --release --workspace --bins
-	cargo run --release --quiet -p keywheel-dev --bin bench
+bench: postgres
+	@echo "building keywheel and the hello for release, which takes minutes the first time…"
+	@# One by one: together they would share the features of their dependencies.
+	@cargo build --quiet --release --package keywheel --bin keywheel
+	@cargo build --quiet --release --package keywheel-hello
+	@cargo run --quiet --package keywheel-dev --bin bench -- $(RUNS)
 
 ## docs: bring the generated tables of the README up to date
 .PHONY: docs

@@ -48,3 +48,8 @@ pub mod rotate;
 pub mod secret;
 pub mod store;
 pub mod tls;
+
+/// The example of how to add a kind, so that it compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../CONTRIBUTING.md")]
+struct Contributing;

@@ -21,63 +21,60 @@ fn class_and_code(result: Result<Outcome, Error>) -> (String, Option<Code>) {
 /// The label state of the token, each with what every step answers.
 #[tokio::test(start_paused = true)]
 async fn each_label_state_meets_each_step_twice() {
-    type Expected = [(&'static str, Option<Code>); 4];
-    let all = |class, code| -> Expected { [(class, Some(code)); 4] };
-    let states: [(&str, fn(&World), Expected); 7] = [
-        (
-            "rotation is off",
-            |world| world.service.edit(SECRET, |record| record.rotation_enabled = Some(false)).unwrap(),
-            all("Rotation.Stage", Code::RotationOff),
-        ),
-        (
-            "the token is unknown",
-            |world| world.service.edit(SECRET, |record| record.versions.retain(|it| it.id != TOKEN)).unwrap(),
-            all("Rotation.Stage", Code::Token),
-        ),
-        (
-            "another version holds AWSPENDING",
-            |world| {
+    struct State {
+        name: &'static str,
+        prepare: fn(&World),
+        /// What each step answers: its outcome, or the class and code of its error.
+        answers: [(&'static str, Option<Code>); 4],
+    }
+    let refused = |code| [("Rotation.Stage", Some(code)); 4];
+    let done = [("done", None); 4];
+    let states = [
+        State {
+            name: "rotation is off",
+            prepare: |world| world.service.edit(SECRET, |record| record.rotation_enabled = Some(false)).unwrap(),
+            answers: refused(Code::RotationOff),
+        },
+        State {
+            name: "the token is unknown",
+            prepare: |world| world.service.edit(SECRET, |record| record.versions.retain(|it| it.id != TOKEN)).unwrap(),
+            answers: refused(Code::Token),
+        },
+        State {
+            name: "another version holds AWSPENDING",
+            prepare: |world| {
                 world.stage(r#"{"kind":"random","token":"new"}"#);
                 world.service.update_stage(SECRET, "mine", Some(TOKEN), None).unwrap();
                 let third = Payload::Text(RANDOM.to_owned());
                 world.service.put(SECRET, THIRD, third, &["AWSPENDING".to_owned()]).unwrap();
             },
-            all("Rotation.Stage", Code::NotPending),
-        ),
-        (
-            "the token is AWSCURRENT",
-            |world| {
+            answers: refused(Code::NotPending),
+        },
+        State {
+            name: "the token is AWSCURRENT",
+            prepare: |world| {
                 world.stage(&RANDOM.replace("old", "new"));
                 world.service.update_stage(SECRET, "AWSCURRENT", Some(TOKEN), Some(FIRST)).unwrap();
             },
-            [("already-current", None); 4],
-        ),
-        (
-            "pending, without a value",
-            |_| (),
-            [
-                ("done", None),
-                // createSecret has given it a value by now.
-                ("done", None),
-                ("done", None),
-                ("done", None),
-            ],
-        ),
-        (
-            "pending, with a value",
-            |world| world.stage(&RANDOM.replace("old", "new")),
-            [("done", None), ("done", None), ("done", None), ("done", None)],
-        ),
-        (
-            "rotation was never configured",
-            |world| world.service.edit(SECRET, |record| record.rotation_enabled = None).unwrap(),
-            [("done", None), ("done", None), ("done", None), ("done", None)],
-        ),
+            answers: [("already-current", None); 4],
+        },
+        // createSecret gives it a value for the steps after it.
+        State { name: "pending, without a value", prepare: |_| (), answers: done },
+        State {
+            name: "pending, with a value",
+            prepare: |world| world.stage(&RANDOM.replace("old", "new")),
+            answers: done,
+        },
+        State {
+            name: "rotation was never configured",
+            prepare: |world| world.service.edit(SECRET, |record| record.rotation_enabled = None).unwrap(),
+            answers: done,
+        },
     ];
-    for (state, prepare, expected) in states {
+    for State { name: state, prepare, answers } in states {
         let world = World::new(RANDOM);
         prepare(&world);
-        for (step, (class, code)) in STEPS.into_iter().zip(expected) {
+        for (step, (class, code)) in STEPS.into_iter().zip(answers) {
             let first = class_and_code(world.step(step).await);
             assert_eq!(first, (class.to_owned(), code), "{state}: {step}");
             let labels = world.labels();

@@ -391,8 +391,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Answe
 async fn call(shared: &Arc<Shared>, operation: &str, body: Map<String, Value>) -> Result<Answer, NoAnswer> {
     let number = shared.note(operation, &body);
     let mut effects = lock(&shared.faults).count(operation);
-    let late =
-        effects.iter().map(|effect| if let Effect::Latency(time) = effect { *time } else { Duration::ZERO }).sum();
+    let delay = |effect: &Effect| if let Effect::Latency(time) = effect { *time } else { Duration::ZERO };
+    let late: Duration = effects.iter().map(delay).sum();
     effects.retain(|effect| !matches!(effect, Effect::Latency(_)));
     // Of several faults that strike one call, the first decides.
     let effect = effects.into_iter().next();

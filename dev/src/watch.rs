@@ -40,7 +40,7 @@ impl Watch {
         // A group of its own, so that the function stops with it.
         command.process_group(0).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let watch = Self { child: command.spawn()?, port };
-        let give_up = Instant::now() + Duration::from_secs(60);
+        let give_up = Instant::now() + Duration::from_mins(1);
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             if Instant::now() > give_up {
                 return Err(io::Error::other(format!("cargo lambda does not listen; see {}", log.display())));

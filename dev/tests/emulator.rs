@@ -26,6 +26,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use keywheel::event::Step;
+use keywheel::store::memory::Payload;
 use keywheel_dev::emulator::{Effect, Emulator, Fault, Options, Rotation, State, StepRun, Victim};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -151,7 +152,14 @@ async fn versions_without_label_are_listed_only_on_request() {
         }
     }
     assert_eq!(ids, [(A, 0), (B, 1), (C, 1)].map(|(id, labels)| (id.to_owned(), labels)));
-    assert!(dates.is_sorted_by(|earlier, later| earlier < later), "later versions have later dates");
+    assert!(dates.is_sorted_by(|earlier, later| earlier < later), "{dates:?}");
+    // However fast they are made, later versions have later dates.
+    let service = world.emulator.service();
+    for number in 0..99 {
+        service.put("app", &format!("{number:032}"), Payload::Text("x".to_owned()), &[]).unwrap();
+    }
+    let all = service.inspect("app", |record| record.versions.iter().map(|it| it.created).collect::<Vec<_>>()).unwrap();
+    assert!(all.is_sorted_by(|earlier, later| earlier < later), "{all:?}");
     assert_refused(&list().max_results(0).send().await, "InvalidParameterException", "MaxResults");
     assert_refused(&list().next_token("x").send().await, "InvalidNextTokenException", "");
 }
@@ -367,12 +375,16 @@ async fn a_rotation_runs_the_four_steps() {
 #[tokio::test]
 async fn a_failed_step_begins_the_rotation_again() {
     // In every way in which a function can say that it failed.
-    for failure in [Failure::Status, Failure::Header, Failure::Body] {
+    for failure in [Failure::Status, Failure::Header, Failure::Body, Failure::Missing] {
         let world = World::with_function(move |nth, step| (nth == 2 && step == "testSecret").then_some(failure)).await;
         world.rotate(B).send().await.unwrap();
         let rotation = world.ended(B).await;
         assert_eq!((rotation.state, rotation.attempts), (State::Succeeded, 2), "{failure:?}");
-        let failed = if let Failure::Header = failure { "Unhandled: null" } else { "Rotation.Transient: try again" };
+        let failed = match failure {
+            Failure::Header => "Unhandled: null",
+            Failure::Missing => "Emulator.Status404: no such function",
+            _ => "Rotation.Transient: try again",
+        };
         let failed = format!("1 testSecret {failed}");
         let expected = [
             "1 createSecret",
@@ -450,6 +462,51 @@ async fn a_rotation_ends_when_it_is_cancelled_or_abandoned() {
         let pending = world.stages().await.values().any(|labels| labels == "AWSPENDING");
         assert_eq!(pending, cancel, "cancelling leaves the label, abandoning takes it away");
     }
+}
+
+#[tokio::test]
+async fn a_call_belongs_to_the_step_of_its_secret() {
+    // Two rotations meet in different steps; each then asks for its own secret and for a third.
+    let meeting = Arc::new(tokio::sync::Barrier::new(2));
+    let world = World::with_secret().await.acting(move |client, _, event| {
+        let meeting = meeting.clone();
+        async move {
+            let describe = |secret: &str| client.describe_secret().secret_id(secret).send();
+            let secret = event["SecretId"].as_str().unwrap();
+            let name = secret.rsplit(':').next().unwrap();
+            match (name.split('-').next().unwrap(), event["Step"].as_str().unwrap()) {
+                ("app", "createSecret") | ("db", "setSecret") => {
+                    meeting.wait().await;
+                    describe(secret).await.unwrap();
+                    describe("admin").await.unwrap();
+                    meeting.wait().await;
+                }
+                ("admin", "testSecret") => drop(describe("app").await.unwrap()),
+                _ => {}
+            }
+            None
+        }
+    });
+    let world = world.await;
+    for other in ["db", "admin"] {
+        let create = world.client.create_secret().name(other).client_request_token(A).secret_string("x");
+        within(create.send()).await.unwrap();
+    }
+    let steps_of = |secret: &str| {
+        let calls = world.emulator.calls().into_iter().filter(|call| call.operation == "DescribeSecret");
+        calls.filter(|call| call.secret.as_deref().unwrap().contains(secret)).map(|call| call.step).collect::<Vec<_>>()
+    };
+    world.rotate(B).send().await.unwrap();
+    world.rotate(B).secret_id("db").send().await.unwrap();
+    world.ended(B).await;
+    within(world.emulator.rotation_ended("db", B)).await;
+    assert_eq!(steps_of("app"), [Some(Step::Create)]);
+    assert_eq!(steps_of("db"), [Some(Step::Set)]);
+    assert_eq!(steps_of("admin"), [None, None]);
+    // With one rotation under way, every call is taken as its own: a function may read other secrets too.
+    world.rotate(B).secret_id("admin").send().await.unwrap();
+    within(world.emulator.rotation_ended("admin", B)).await;
+    assert_eq!(steps_of("app").last(), Some(&Some(Step::Test)));
 }
 
 #[tokio::test]
@@ -832,6 +889,8 @@ enum Failure {
     Header,
     /// By its answer alone.
     Body,
+    /// Not at all: there is none of this name.
+    Missing,
 }
 
 /// Something that serves Lambda's Invoke API.
@@ -886,6 +945,7 @@ fn answer(failure: Option<Failure>) -> Response<Full<Bytes>> {
         Some(Failure::Status) => (Response::builder().status(500), error),
         Some(Failure::Header) => (Response::builder().header("X-Amz-Function-Error", "Unhandled"), "null"),
         Some(Failure::Body) => (Response::builder(), error),
+        Some(Failure::Missing) => (Response::builder().status(404), "no such function"),
     };
     response.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
 }
