@@ -1,6 +1,6 @@
 //! The emulator as its users meet it: the AWS SDK, the AWS CLI, plain HTTP, and a function behind the Invoke API.
 
-#![allow(missing_docs, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests may stop at the first surprise")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -20,6 +20,7 @@ use aws_sdk_secretsmanager::operation::put_secret_value::{PutSecretValueError, P
 use aws_sdk_secretsmanager::operation::rotate_secret::builders::RotateSecretFluentBuilder;
 use aws_sdk_secretsmanager::primitives::Blob;
 use aws_sdk_secretsmanager::types::{RotationRulesType, Tag};
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -51,7 +52,7 @@ async fn a_secret_is_created_described_and_read() {
     assert_eq!(described.version_ids_to_stages().unwrap()[A], ["AWSCURRENT"]);
     assert_eq!(described.tags()[0], tag("team", "ai"));
     let age = std::time::SystemTime::now().duration_since((*described.created_date().unwrap()).try_into().unwrap());
-    assert!(age.unwrap() < Duration::from_secs(60), "dates are seconds since 1970");
+    assert!(age.unwrap() < Duration::from_mins(1), "dates are seconds since 1970");
 
     let again = world.client.create_secret().name("app").client_request_token(A).secret_string("one").send().await;
     assert_eq!(again.unwrap().arn(), described.arn(), "the same call again is no error");
@@ -312,7 +313,6 @@ async fn https_is_served_with_the_given_certificate() {
     let emulator = Emulator::start(Options { tls: Some(Arc::new(tls)), ..Options::default() }).await.unwrap();
     emulator.service().create("app", A, None).unwrap();
 
-    use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
     let trust = TrustStore::empty().with_pem_certificate(certificate.cert.pem());
     let trust = TlsContext::builder().with_trust_store(trust).build().unwrap();
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring));
@@ -576,7 +576,7 @@ async fn latency_delays_the_answer_and_not_the_effect() {
     let begun = Instant::now();
     world.put(B, "two", &["AWSPENDING"]).await.unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    world.emulator.inject(Fault::new("PutSecretValue", 1, Effect::Latency(Duration::from_secs(600))));
+    world.emulator.inject(Fault::new("PutSecretValue", 1, Effect::Latency(Duration::from_mins(10))));
     let waits = TimeoutConfig::builder().operation_timeout(Duration::from_millis(500)).build();
     let hasty =
         world.client.put_secret_value().secret_id("app").client_request_token(C).secret_string("three").customize();
@@ -872,7 +872,7 @@ impl World {
             .env("AWS_SECRET_ACCESS_KEY", "any")
             .env("AWS_DEFAULT_REGION", "us-east-1");
         command.args(["--endpoint-url", self.emulator.url(), "--output", "json", "secretsmanager"]).args(arguments);
-        let ended = timeout(Duration::from_secs(60), command.kill_on_drop(true).output()).await.unwrap().unwrap();
+        let ended = timeout(Duration::from_mins(1), command.kill_on_drop(true).output()).await.unwrap().unwrap();
         if !ended.status.success() {
             return Err(String::from_utf8(ended.stderr).unwrap());
         }
@@ -1000,7 +1000,7 @@ fn assert_refused<T: std::fmt::Debug, E>(result: &Result<T, SdkError<E>>, code: 
 where
     SdkError<E>: ProvideErrorMetadata,
 {
-    let error = result.as_ref().err().expect("this must be refused");
+    let error = result.as_ref().expect_err("this must be refused");
     assert_eq!(error.code(), Some(code));
     assert!(error.message().unwrap_or_default().contains(message), "{:?}", error.message());
 }
