@@ -313,6 +313,15 @@ async fn when_nothing_works_the_search_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_locked_login_is_asked_once() {
+    let (server, secret) = plain().await;
+    server.execute("ALTER ROLE app NOLOGIN").await.unwrap();
+    let error = failure(&world_created(&secret).await, "setSecret").await;
+    assert_error(&error, Class::Rejected(Which::Current), Code::NotPermitted, "\"app\"");
+    assert_eq!(server.log().unwrap().matches("is not permitted to log in").count(), 1);
+}
+
+#[tokio::test]
 async fn failures_are_told_apart_by_code() {
     let (server, secret) = plain().await;
     for sql in [
