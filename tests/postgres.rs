@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use keywheel::error::{Class, Code, Effect, Error, Which};
 use keywheel::rotate::Outcome;
 use keywheel::store::memory::Payload;
-use keywheel_dev::postgres::{Options, Server, free_port};
+use keywheel_dev::postgres::{Options, SUPERUSER_PASSWORD, Server, free_port};
 use serde_json::{Value, json};
 use support::*;
 
@@ -318,7 +318,22 @@ async fn a_locked_login_is_asked_once() {
     server.execute("ALTER ROLE app NOLOGIN").await.unwrap();
     let error = failure(&world_created(&secret).await, "setSecret").await;
     assert_error(&error, Class::Rejected(Which::Current), Code::NotPermitted, "\"app\"");
-    assert_eq!(server.log().unwrap().matches("is not permitted to log in").count(), 1);
+    assert_eq!(server.log().unwrap().matches("FATAL:").count(), 1, "refused sign-ins");
+}
+
+#[tokio::test]
+async fn a_change_that_the_server_refuses_has_changed_nothing() {
+    let (server, secret) = plain().await;
+    server.execute("ALTER ROLE app SET lock_timeout = '50ms'").await.unwrap();
+    let world = world_created(&secret).await;
+    // Sign-ins read the table of roles, a new password writes it.
+    let lock = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+    lock.batch_execute("BEGIN; LOCK TABLE pg_authid IN EXCLUSIVE MODE").await.unwrap();
+    let error = failure(&world, "setSecret").await;
+    assert_error(&error, TRANSIENT, Code::Server, "SQLSTATE 55P03; nothing was changed");
+    lock.batch_execute("ROLLBACK").await.unwrap();
+    world.rotate(TOKEN).await.unwrap();
+    assert_current_works(&world, &server).await;
 }
 
 #[tokio::test]
