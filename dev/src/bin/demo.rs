@@ -33,7 +33,7 @@ const OLD: &str = "the password before";
 struct World {
     emulator: Emulator,
     server: Server,
-    watch: Watch,
+    _watch: Watch,
     folder: TempDir,
 }
 
@@ -96,13 +96,14 @@ async fn start(keep: bool) -> Result<World> {
     std::fs::write(&authority, server.root())?;
     let mut variables = environment(emulator.url());
     variables.push(("KEYWHEEL_CA_FILE", authority.display().to_string()));
+    // `make invoke` knows it.
     let port = if keep { Some(9000) } else { None };
     let log = log(&folder);
     let watch =
         step("the function, under cargo lambda watch", async { Ok(Watch::start(port, &variables, &log).await?) })
             .await?;
     emulator.set_function(&watch.url(), Some(FUNCTION));
-    Ok(World { emulator, server, watch, folder })
+    Ok(World { emulator, server, _watch: watch, folder })
 }
 
 fn log(folder: &TempDir) -> PathBuf {
@@ -194,7 +195,7 @@ async fn keep_running(world: &World) -> Result<()> {
     println!("  curl {}/_emulator/rotations\n", world.emulator.url());
     println!("Step by step, on the secret {BY_HAND}, whose rotation has begun:");
     for name in ["create", "set", "test", "finish"] {
-        println!("  make invoke STEP={name} PORT={}", world.watch.port());
+        println!("  make invoke STEP={name}");
     }
     println!("\nThe function's log: {}", log(&world.folder).display());
     std::future::pending().await
