@@ -46,10 +46,12 @@ fn main() -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let mut stop = signal(SignalKind::terminate())?;
         tokio::select! {
-            done = run(keep) => done,
-            _ = tokio::signal::ctrl_c() => Ok(println!("\nstopped")),
-            _ = stop.recv() => Ok(println!("stopped")),
+            done = run(keep) => return done,
+            _ = tokio::signal::ctrl_c() => {}
+            _ = stop.recv() => {}
         }
+        println!("\nstopped");
+        Ok(())
     })
 }
 
