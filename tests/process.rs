@@ -95,13 +95,11 @@ async fn a_process_killed_after_any_call_is_healed_by_the_next_try() {
         emulator.inject(Fault::any(call, Effect::Crash(Victim::Process(function.child.id()))));
         let mut died = false;
         for step in STEPS {
-            match function.step(step, &user, LONG).await {
-                Some(answer) => drop(answer.unwrap()),
-                None => {
-                    died = true;
-                    break;
-                }
-            }
+            let Some(answer) = function.step(step, &user, LONG).await else {
+                died = true;
+                break;
+            };
+            answer.unwrap();
         }
         emulator.clear_faults();
         if died {

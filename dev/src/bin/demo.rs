@@ -167,7 +167,7 @@ fn prove(what: &str, holds: bool) -> Result<()> {
     if holds { Ok(()) } else { Err(format!("not so: {what}").into()) }
 }
 
-/// What the template puts out for this secret, resolved as CloudFormation would.
+/// What the template puts out for this secret, resolved as `CloudFormation` would.
 fn secret_provider_class(arn: &str) -> Result<String> {
     let root = root();
     let output = Command::new(root.join(".venv/lambda/bin/python"))
