@@ -163,7 +163,9 @@ async fn an_endpoint_where_nothing_listens_or_answers() {
 async fn an_endpoint_that_never_answers_does_not_hold_the_step() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = client(&format!("http://{}", mute.local_addr().unwrap()));
+    let started = tokio::time::Instant::now();
     let error = AwsStore::new(&client, SECRET).describe().await.unwrap_err();
     assert_eq!((error.class(), error.code()), (Class::Transient(Changed::None), Code::Timeout));
+    assert!(started.elapsed() < std::time::Duration::from_secs(21), "{:?}", started.elapsed());
     assert!(error.to_string().contains("no answer from Secrets Manager to DescribeSecret"), "{error}");
 }
