@@ -29,6 +29,8 @@ pub enum Class {
 /// Which credential the service refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
+    /// The administrator's.
+    Admin,
     /// The value labelled AWSCURRENT, and every older one that was tried.
     Current,
     /// The value labelled AWSPENDING.
@@ -117,6 +119,10 @@ codes! {
         "put the name of the writer into `host`";
     Privilege = "privilege", "The login may not change its own password, or may not do what the probe asks.",
         "grant what is missing";
+    Admin = "admin", "The administrator's secret cannot be used: not allowed, missing, or for another server.",
+        "check the secret named by `masterarn`";
+    Pair = "pair", "The other user of an alternating pair cannot be made or is not ours to change.",
+        "see the message; an administrator can mend it";
     RotationOff = "rotation-off", "Rotation is not enabled for the secret.",
         "enable it with `aws secretsmanager rotate-secret`";
     Token = "token", "The secret has no version with the token of this rotation.",

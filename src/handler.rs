@@ -13,24 +13,24 @@ use crate::error::{Class, Code, Error, Result};
 use crate::event::Event;
 use crate::kind::{Kind, Progress, Settings};
 use crate::rotate::{Engine, Outcome};
-use crate::store::Store;
+use crate::services::Services;
 
 /// Kept back from Lambda's own deadline, so that a step that runs out of time can still say so.
 pub const MARGIN: Duration = Duration::from_millis(500);
 
 /// Runs one invocation and logs one line about it.
 ///
-/// `open` gives the store of a secret; `deadline` is the end of the invocation, already less [`MARGIN`].
+/// `deadline` is the end of the invocation, already less [`MARGIN`].
 ///
 /// # Errors
 /// Those of [`Engine::run`]; Config for an event that is none; Transient when the deadline is reached; Internal for a panic.
-pub async fn handle<'s, S: Store + 's>(
+pub async fn handle(
     payload: Value,
     request_id: &str,
     deadline: Instant,
     settings: &Settings,
     kinds: &[&dyn Kind],
-    open: impl FnOnce(&str) -> S,
+    services: &dyn Services,
 ) -> Result<()> {
     let started = Instant::now();
     let progress = Progress::default();
@@ -41,8 +41,8 @@ pub async fn handle<'s, S: Store + 's>(
             return Err(failure);
         }
     };
-    let store = open(&event.secret_id);
-    let engine = Engine { store: &store, kinds, settings, progress: &progress };
+    let store = services.secret(&event.secret_id);
+    let engine = Engine { store: &*store, services, kinds, settings, progress: &progress };
     let running = AssertUnwindSafe(timeout_at(deadline, engine.run(&event))).catch_unwind();
     let result =
         match running.await {

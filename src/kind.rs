@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use crate::error::{Code, Effect, Result};
 use crate::secret::Secret;
+use crate::services::Services;
 use crate::store::{Store, Version};
 use crate::{password, tls};
 
@@ -127,6 +128,8 @@ pub struct Settings {
     pub trust: tls::Trust,
     /// Whether finishSecret takes AWSPENDING from the new current version. AWS leaves or removes it by itself.
     pub remove_pending: bool,
+    /// The ARNs of the administrators' secrets that may be used; empty allows any that the role may read.
+    pub admin_secrets: Vec<String>,
 }
 
 /// What the engine lends to a kind for one step.
@@ -137,6 +140,8 @@ pub struct Rotation<'a> {
     pub tags: &'a BTreeMap<String, String>,
     /// The function's settings.
     pub settings: &'a Settings,
+    /// AWS, for what is not in the secret itself.
+    pub services: &'a dyn Services,
     pub(crate) progress: &'a Progress,
 }
 

@@ -6,6 +6,7 @@
 //! | [`kind`], [`kinds`] | what a kind of credential is, and the registry of them |
 //! | [`event`], [`handler`] | one invocation from JSON to answer |
 //! | [`store`] | the calls to Secrets Manager, and its rules in memory |
+//! | [`services`] | what else a rotation may ask of AWS |
 //! | [`secret`], [`password`], [`tls`] | values, how new ones are made, whom connections trust |
 //! | [`error`] | who has to act |
 //!
@@ -29,8 +30,7 @@
 //! for step in ["createSecret", "setSecret", "testSecret", "finishSecret"] {
 //!     let event = json!({"Step": step, "SecretId": "gateway", "ClientRequestToken": token});
 //!     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
-//!     let open = |secret: &str| aws.store(secret);
-//!     keywheel::handler::handle(event, "local", deadline, &Settings::default(), keywheel::kinds::KINDS, open).await?;
+//!     keywheel::handler::handle(event, "local", deadline, &Settings::default(), keywheel::kinds::KINDS, &aws).await?;
 //! }
 //! let (version, _value, labels) = aws.get("gateway", None, Some("AWSCURRENT")).map_err(refused)?;
 //! assert_eq!(version, token);
@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+mod admin;
 pub mod error;
 pub mod event;
 pub mod handler;
@@ -46,6 +47,7 @@ pub mod kinds;
 pub mod password;
 pub mod rotate;
 pub mod secret;
+pub mod services;
 pub mod store;
 pub mod tls;
 

@@ -3,12 +3,13 @@
 use std::env;
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::BehaviorVersion;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use keywheel::handler::{MARGIN, handle, silence_panics};
 use keywheel::kind::Settings;
 use keywheel::kinds::KINDS;
-use keywheel::store::aws::{AwsStore, retries, timeouts};
+use keywheel::services::aws::Aws;
+use keywheel::store::aws::{retries, timeouts};
 use keywheel::{password, tls};
 use lambda_runtime::{LambdaEvent, run, service_fn};
 use serde_json::Value;
@@ -29,6 +30,9 @@ async fn start() -> Result<(), lambda_runtime::Error> {
         passwords: password::Environment::read(variable),
         trust: variable("KEYWHEEL_CA_FILE").map_or_else(tls::Trust::default, |path| tls::Trust::with_file(path.into())),
         remove_pending: variable("KEYWHEEL_REMOVE_PENDING").is_some_and(|text| text == "true"),
+        admin_secrets: variable("KEYWHEEL_ADMIN_SECRETS")
+            .map(|arns| arns.split(',').map(|arn| arn.trim().to_owned()).collect())
+            .unwrap_or_default(),
     };
     let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let aws = aws_config::defaults(BehaviorVersion::latest())
@@ -37,21 +41,14 @@ async fn start() -> Result<(), lambda_runtime::Error> {
         .timeout_config(timeouts())
         .load()
         .await;
-    let client = secrets_manager(&aws);
-    let (settings, client) = (&settings, &client);
+    let services = Aws::new(&aws, variable("SECRETS_MANAGER_ENDPOINT"));
+    let (settings, services) = (&settings, &services);
     run(service_fn(|event: LambdaEvent<Value>| async move {
         let request = &event.context.request_id;
         let deadline = deadline(event.context.deadline());
-        handle(event.payload, request, deadline, settings, KINDS, |secret| AwsStore::new(client, secret)).await
+        handle(event.payload, request, deadline, settings, KINDS, services).await
     }))
     .await
-}
-
-/// The client; `SECRETS_MANAGER_ENDPOINT` is how AWS's rotation functions are told of another endpoint.
-fn secrets_manager(aws: &SdkConfig) -> aws_sdk_secretsmanager::Client {
-    let mut config = aws_sdk_secretsmanager::config::Builder::from(aws);
-    config.set_endpoint_url(variable("SECRETS_MANAGER_ENDPOINT").or_else(|| aws.endpoint_url().map(str::to_owned)));
-    aws_sdk_secretsmanager::Client::from_conf(config.build())
 }
 
 /// A variable that is set and not empty; for passwords an empty one says something, so they see it.

@@ -8,6 +8,7 @@ use crate::event::{Event, Step};
 use crate::kind::{Kind, Progress, Rotation, Settings, Versions};
 use crate::kinds::{example, select};
 use crate::secret::Secret;
+use crate::services::Services;
 use crate::store::{CURRENT, Description, PENDING, Put, Store, Version, get_written};
 
 /// How a step ended that did not fail.
@@ -41,6 +42,8 @@ impl Outcome {
 pub struct Engine<'a> {
     /// The secret.
     pub store: &'a dyn Store,
+    /// AWS, for the kinds.
+    pub services: &'a dyn Services,
     /// The kinds to choose from.
     pub kinds: &'a [&'a dyn Kind],
     /// The function's settings.
@@ -63,8 +66,13 @@ impl Engine<'_> {
         if admit(&described, &event.token)? == Admission::AlreadyCurrent {
             return Ok(Outcome::AlreadyCurrent);
         }
-        let rotation =
-            Rotation { token: &event.token, tags: &described.tags, settings: self.settings, progress: self.progress };
+        let rotation = Rotation {
+            token: &event.token,
+            tags: &described.tags,
+            settings: self.settings,
+            services: self.services,
+            progress: self.progress,
+        };
         match event.step {
             Step::Create => self.create(event, &rotation).await,
             Step::Set => self.set(&rotation).await,

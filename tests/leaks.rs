@@ -14,6 +14,7 @@ use keywheel::handler::{handle, silence_panics};
 use keywheel::kind::{Field, Kind, Rotation, Settings, Versions};
 use keywheel::kinds::KINDS;
 use keywheel::secret::{Secret, SecretText};
+use keywheel::services::{Endpoint, Managed, Services};
 use keywheel::store::memory::{Payload, Service};
 use keywheel_dev::postgres::{Options, Server};
 use serde_json::{Value, json};
@@ -70,12 +71,12 @@ impl Function {
     async fn step(&self, step: &str) -> Result<()> {
         let event =
             json!({"Step": step, "SecretId": SECRET, "ClientRequestToken": TOKEN, "RotationToken": ROTATION_TOKEN});
-        self.invoke(event, |secret| self.service.store(secret)).await
+        self.invoke(event, &self.service).await
     }
 
-    async fn invoke<S: keywheel::store::Store>(&self, event: Value, open: impl FnOnce(&str) -> S) -> Result<()> {
+    async fn invoke(&self, event: Value, services: &dyn Services) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
-        handle(event, "request", deadline, &self.settings, &self.kinds, open).await
+        handle(event, "request", deadline, &self.settings, &self.kinds, services).await
     }
 
     fn values(&self) -> Vec<String> {
@@ -208,7 +209,7 @@ async fn one_line_per_invocation_with_everything_to_look_for() {
     for step in STEPS {
         function.step(step).await.unwrap();
     }
-    let error = function.invoke(json!({"Step": "dance"}), |secret| function.service.store(secret)).await.unwrap_err();
+    let error = function.invoke(json!({"Step": "dance"}), &function.service).await.unwrap_err();
     assert_eq!(error.code(), Code::Event);
     drop(guard);
     let text = log.text();
@@ -226,8 +227,19 @@ async fn one_line_per_invocation_with_everything_to_look_for() {
     assert_clean(&[text], &[]);
 }
 
-/// A store that never answers.
+/// An AWS that never answers.
 struct Mute;
+
+#[async_trait]
+impl Services for Mute {
+    fn secret<'s>(&'s self, _: &str) -> Box<dyn keywheel::store::Store + 's> {
+        Box::new(Mute)
+    }
+
+    async fn endpoint(&self, _: Managed<'_>) -> Result<Endpoint> {
+        std::future::pending().await
+    }
+}
 
 #[async_trait]
 impl keywheel::store::Store for Mute {
@@ -260,7 +272,7 @@ impl keywheel::store::Store for Mute {
 async fn a_step_that_runs_out_of_time_says_so_and_whether_something_may_have_changed() {
     let function = Function::new(r#"{"kind":"random","token":"old"}"#, KINDS.to_vec());
     let event = json!({"Step": "setSecret", "SecretId": SECRET, "ClientRequestToken": TOKEN});
-    let error = function.invoke(event, |_| Mute).await.unwrap_err();
+    let error = function.invoke(event, &Mute).await.unwrap_err();
     assert_eq!(error.code(), Code::Deadline);
     assert!(error.to_string().starts_with("[deadline] setSecret ran out of time; nothing was changed"), "{error}");
 }

@@ -1,8 +1,10 @@
-//! A PostgreSQL login with one user: drop-in for the secrets of AWS's `SecretsManagerRDSPostgreSQLRotationSingleUser`.
+//! A PostgreSQL login: drop-in for the secrets of AWS's `SecretsManagerRDSPostgreSQLRotationSingleUser` and, if it names an
+//! administrator, of `SecretsManagerRDSPostgreSQLRotationMultiUser`.
 //!
-//! The login changes its own password. The server gets a verifier (SCRAM-SHA-256, or MD5 where the fleet is set to it) and
+//! The server gets a verifier (SCRAM-SHA-256, or MD5 where the fleet is set to it) and
 //! never the password, so neither its log nor `pg_stat_statements` can hold it.
 
+mod alternating;
 mod connect;
 
 use async_trait::async_trait;
@@ -12,6 +14,7 @@ use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
 use self::connect::{Failure, Session, server_error};
+use crate::admin;
 use crate::error::{Class, Code, Error, Result, Which};
 use crate::kind::{Field, Kind, Rotation, Versions};
 use crate::secret::{Exposed, Secret, SecretText};
@@ -29,8 +32,12 @@ const FIELDS: &[Field] = &[
     Field::required("host", "name of the server; of the writer, in a cluster"),
     Field::optional("port", "5432", "a number, or text with digits").number(),
     Field::optional("dbname", "postgres", "the database to sign in to"),
-    Field::required("username", "the login; it changes its own password"),
+    Field::required("username", "the login"),
     Field::required("password", "the password"),
+    Field::setting(
+        "masterarn",
+        "ARN of the administrator's secret, for two users that alternate; also `adminarn`. Without it the login changes its own password",
+    ),
     Field::setting("sslmode", "`verify-full`, `verify-ca`, `require` or `disable`").default("verify-full"),
     Field::setting("ssl", "as AWS's functions know it: `false` is `disable`; `true` or absent is `verify-full`"),
     Field::setting("sslrootcert", "certificates in PEM to trust beside the public ones and those of RDS"),
@@ -103,7 +110,7 @@ impl Kind for Postgres {
     }
 
     fn summary(&self) -> &'static str {
-        "a PostgreSQL login that changes its own password; RDS, Aurora and self-managed"
+        "a PostgreSQL login, single user or alternating users; RDS, Aurora and self-managed"
     }
 
     fn example(&self) -> &'static str {
@@ -114,20 +121,30 @@ impl Kind for Postgres {
         FIELDS
     }
 
-    fn rotates(&self, _rotation: &Rotation<'_>, _current: &Secret) -> Result<Vec<String>> {
-        Ok(vec!["password".to_owned()])
+    fn rotates(&self, _rotation: &Rotation<'_>, current: &Secret) -> Result<Vec<String>> {
+        let mut fields = vec!["password".to_owned()];
+        if admin::named(current)?.is_some() {
+            fields.push("username".to_owned());
+        }
+        Ok(fields)
     }
 
     async fn create(&self, rotation: &Rotation<'_>, current: &Secret) -> Result<Secret> {
         // Everything that set and test will need, so that a broken secret fails before anything is staged.
-        Login::read(rotation, current)?;
-        let password = rotation.settings.passwords.rules(EXCLUDED)?.generate()?;
-        Ok(current.with(vec![("password", password)]))
+        let login = Login::read(rotation, current)?;
+        let mut changes = vec![("password", rotation.settings.passwords.rules(EXCLUDED)?.generate()?)];
+        if admin::named(current)?.is_some() {
+            changes.push(("username", SecretText::from(alternating::other(login.target.user)?)));
+        }
+        Ok(current.with(changes))
     }
 
     /// Signs in with what is current first, so that the usual rotation has no refused sign-in at all.
     async fn set(&self, rotation: &Rotation<'_>, versions: Versions<'_>) -> Result<()> {
         let pending = Login::read(rotation, versions.pending)?;
+        if let Some(admin) = admin::named(versions.current)? {
+            return alternating::set(rotation, &versions, &pending, admin).await;
+        }
         let current = versions.current.expose().required("password")?;
         let refused = match pending.sign_in(current, Which::Current).await {
             Ok(session) => return set_password(rotation, session, &pending).await,
@@ -176,6 +193,9 @@ impl Kind for Postgres {
         let login = Login::read(rotation, pending)?;
         let session = login.sign_in(login.password, Which::Pending).await?;
         let place = login.target.place();
+        if admin::named(pending)?.is_some() {
+            alternating::check(&session, &login.target).await?;
+        }
         run_probe(&session, login.probe, &place).await?;
         for privilege in &login.privileges {
             privilege.check(&session, &login.target).await?;
@@ -200,11 +220,7 @@ async fn set_password(rotation: &Rotation<'_>, session: Session, login: &Login<'
         .await
         .map_err(|failure| plain(failure, &place))?;
     let encryption = settings.first().and_then(|row| row.first()).and_then(Option::as_deref);
-    let verifier = match encryption {
-        // `on` is how PostgreSQL 9 and 10 spell md5.
-        Some("md5" | "on") => md5(login.password.as_bytes(), user),
-        _ => scram_sha_256(login.password.as_bytes()),
-    };
+    let verifier = verifier(encryption, user, login.password);
     let statement = format!("ALTER ROLE {} PASSWORD {}", escape_identifier(user), escape_literal(&verifier));
     rotation.changing();
     match session.run(&statement).await {
@@ -217,6 +233,15 @@ async fn set_password(rotation: &Rotation<'_>, session: Session, login: &Login<'
             rotation.unchanged();
             Err(alter_error(&state, user, &place))
         }
+    }
+}
+
+/// What the server stores instead of the password, by its setting `password_encryption`.
+fn verifier(encryption: Option<&str>, user: &str, password: &str) -> String {
+    match encryption {
+        // `on` is how PostgreSQL 9 and 10 spell md5.
+        Some("md5" | "on") => md5(password.as_bytes(), user),
+        _ => scram_sha_256(password.as_bytes()),
     }
 }
 

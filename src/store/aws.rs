@@ -52,16 +52,22 @@ impl<'a> AwsStore<'a> {
 
 /// One of the calls: its permission, and what it needs of a KMS key.
 #[derive(Clone, Copy)]
-struct Call {
-    name: &'static str,
-    kms: Option<&'static str>,
+pub(crate) struct Call {
+    pub(crate) service: &'static str,
+    pub(crate) name: &'static str,
+    pub(crate) action: &'static str,
+    pub(crate) kms: Option<&'static str>,
 }
 
-const DESCRIBE: Call = Call { name: "DescribeSecret", kms: None };
-const GET: Call = Call { name: "GetSecretValue", kms: Some("kms:Decrypt") };
-const PUT: Call = Call { name: "PutSecretValue", kms: Some("kms:GenerateDataKey and kms:Decrypt") };
-const UPDATE_STAGE: Call = Call { name: "UpdateSecretVersionStage", kms: None };
-const LIST: Call = Call { name: "ListSecretVersionIds", kms: None };
+const fn call(name: &'static str, action: &'static str, kms: Option<&'static str>) -> Call {
+    Call { service: "Secrets Manager", name, action, kms }
+}
+
+const DESCRIBE: Call = call("DescribeSecret", "secretsmanager:DescribeSecret", None);
+const GET: Call = call("GetSecretValue", "secretsmanager:GetSecretValue", Some("kms:Decrypt"));
+const PUT: Call = call("PutSecretValue", "secretsmanager:PutSecretValue", Some("kms:GenerateDataKey and kms:Decrypt"));
+const UPDATE_STAGE: Call = call("UpdateSecretVersionStage", "secretsmanager:UpdateSecretVersionStage", None);
+const LIST: Call = call("ListSecretVersionIds", "secretsmanager:ListSecretVersionIds", None);
 
 #[async_trait]
 impl Store for AwsStore<'_> {
@@ -133,26 +139,26 @@ fn is<E: ProvideErrorMetadata>(error: &SdkError<E>, code: &str) -> bool {
 }
 
 /// What an operator can read: the call, the secret, the code, the service's own sentence, and what to do.
-fn explain<E>(call: Call, secret: &str, error: &SdkError<E>) -> Error
+pub(crate) fn explain<E>(call: Call, of: &str, error: &SdkError<E>) -> Error
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let name = call.name;
+    let Call { service, name, .. } = call;
     match error {
         SdkError::ServiceError(answer) => {
             let code = answer.err().code().unwrap_or("an error without a code");
             let said = answer.err().message().map(|said| format!(": {said}")).unwrap_or_default();
-            let message = format!("{name} of {secret} fails with {code}{said}");
+            let message = format!("{name} of {of} fails with {code}{said}");
             refusal(call, code, answer.raw().status().as_u16(), message)
         }
         SdkError::TimeoutError(_) => {
-            Error::transient(Code::Timeout, format!("no answer from Secrets Manager to {name} in time"))
+            Error::transient(Code::Timeout, format!("no answer from {service} to {name} in time"))
                 .hint(Code::Aws.remedy())
         }
         SdkError::DispatchFailure(failure) => {
             let cause = failure.as_connector_error().map(|error| chain(error)).unwrap_or_default();
             let code = if failure.is_timeout() { Code::Timeout } else { Code::Aws };
-            Error::transient(code, format!("{name} does not reach Secrets Manager: {cause}")).hint(Code::Aws.remedy())
+            Error::transient(code, format!("{name} does not reach {service}: {cause}")).hint(Code::Aws.remedy())
         }
         SdkError::ResponseError(answer) => {
             let status = answer.raw().status().as_u16();
@@ -164,23 +170,33 @@ where
 }
 
 fn refusal(call: Call, code: &str, status: u16, message: String) -> Error {
-    let action = format!("secretsmanager:{}", call.name);
+    let action = call.action;
     match code {
-        "AccessDeniedException" | "AccessDenied" => Error::config(Code::AccessDenied, message).hint(match call.kms {
-            Some(kms) => format!("allow {action} on the secret for the function's role; with a KMS key of your own, also {kms} on that key"),
-            None => format!("allow {action} on the secret for the function's role"),
-        }),
-        "ExpiredTokenException" | "UnrecognizedClientException" | "InvalidSignatureException" | "InvalidClientTokenId"
-        | "IncompleteSignatureException" | "MissingAuthenticationTokenException" | "SignatureDoesNotMatch" => {
-            Error::config(Code::AccessDenied, message).hint("check the function's role, its credentials and the endpoint's Region")
+        "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
+            Error::config(Code::AccessDenied, message).hint(match call.kms {
+                Some(kms) => format!(
+                    "allow {action} on it for the function's role; with a KMS key of your own, also {kms} on that key"
+                ),
+                None => format!("allow {action} on it for the function's role"),
+            })
         }
+        "ExpiredTokenException"
+        | "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "IncompleteSignatureException"
+        | "MissingAuthenticationTokenException"
+        | "SignatureDoesNotMatch" => Error::config(Code::AccessDenied, message)
+            .hint("check the function's role, its credentials and the endpoint's Region"),
         "DecryptionFailure" | "EncryptionFailure" => Error::config(Code::Kms, message).hint(format!(
             "check that the secret's KMS key is enabled, and allow {} on it for the function's role",
             call.kms.unwrap_or("its use")
         )),
-        "ThrottlingException" | "Throttling" | "ThrottledException" | "TooManyRequestsException" | "RequestLimitExceeded" => {
-            Error::transient(Code::Throttled, message)
-        }
+        "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded" => Error::transient(Code::Throttled, message),
         _ if status >= 500 => Error::transient(Code::Aws, message),
         _ if status == 429 => Error::transient(Code::Throttled, message),
         "ResourceNotFoundException" => {

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use super::{CURRENT, Description, PENDING, PREVIOUS, Put, Store, Version};
 use crate::error::{Code, Error, Result};
 use crate::secret::{Secret, SecretText};
+use crate::services::{Endpoint, Managed, Services};
 
 /// Secrets Manager in memory. A clone is another handle to the same secrets.
 #[derive(Clone, Default)]
@@ -527,6 +528,18 @@ impl Store for MemoryStore {
             let unlabelled = record.versions.iter().rev().filter(|version| version.stages.is_empty());
             unlabelled.map(|version| version.id.clone()).collect()
         })?)
+    }
+}
+
+/// Secrets Manager alone: there are no databases.
+#[async_trait]
+impl Services for Service {
+    fn secret<'s>(&'s self, id: &str) -> Box<dyn Store + 's> {
+        Box::new(self.store(id))
+    }
+
+    async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
+        Err(Error::config(Code::Admin, format!("there is no database {managed:?} in memory")))
     }
 }
 

@@ -16,6 +16,7 @@ use keywheel::kind::{Field, Kind, Progress, Rotation, Settings, Versions};
 use keywheel::kinds::KINDS;
 use keywheel::rotate::{Engine, Outcome};
 use keywheel::secret::{Secret, SecretText};
+use keywheel::services::{Endpoint, Managed, Services};
 use keywheel::store::memory::{MemoryStore, Payload, Service};
 use keywheel::store::{Description, Put, Store, Version};
 use serde_json::json;
@@ -33,6 +34,27 @@ pub struct World {
     pub settings: Settings,
     pub kinds: Vec<&'static dyn Kind>,
     pub store: Probed,
+    pub services: Aws,
+}
+
+/// Secrets Manager in memory, and at most one database of RDS.
+pub struct Aws {
+    pub service: Service,
+    pub database: Mutex<Option<(String, Endpoint)>>,
+}
+
+#[async_trait]
+impl Services for Aws {
+    fn secret<'s>(&'s self, id: &str) -> Box<dyn Store + 's> {
+        Box::new(self.service.store(id))
+    }
+
+    async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
+        let (Managed::Instance(arn) | Managed::Cluster(arn)) = managed;
+        let database = self.database.lock().unwrap().clone();
+        let found = database.filter(|(it, _)| it == arn).map(|(_, endpoint)| endpoint);
+        found.ok_or_else(|| Error::config(Code::Admin, format!("RDS knows no endpoint of {arn}")))
+    }
 }
 
 impl World {
@@ -46,7 +68,8 @@ impl World {
         service.edit(SECRET, |record| record.rotation_function = Some("keywheel".to_owned())).unwrap();
         service.begin_rotation(SECRET, TOKEN).unwrap();
         let store = Probed::new(service.store(SECRET));
-        Self { service, settings: Settings::default(), kinds, store }
+        let services = Aws { service: service.clone(), database: Mutex::default() };
+        Self { service, settings: Settings::default(), kinds, store, services }
     }
 
     pub fn tag(&self, key: &str, value: &str) -> &Self {
@@ -61,7 +84,13 @@ impl World {
     pub async fn step_for(&self, step: &str, token: &str) -> Result<Outcome> {
         let event = event(step, token);
         let progress = Progress::default();
-        let engine = Engine { store: &self.store, kinds: &self.kinds, settings: &self.settings, progress: &progress };
+        let engine = Engine {
+            store: &self.store,
+            services: &self.services,
+            kinds: &self.kinds,
+            settings: &self.settings,
+            progress: &progress,
+        };
         engine.run(&event).await
     }
 

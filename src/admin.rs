@@ -1,0 +1,74 @@
+//! The administrator's secret, by which a kind makes and repairs logins that cannot do it themselves.
+//!
+//! It is read when it is needed and never kept. The administrator signs in at the host of *its own* secret, so that the
+//! author of another secret cannot send its password to a host of theirs.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Code, Error, Result};
+use crate::kind::Rotation;
+use crate::secret::{Secret, SecretText};
+use crate::services::Managed;
+use crate::store::Version;
+
+/// The fields by which a secret names its administrator's: AWS's, and its plain name.
+const FIELDS: [&str; 2] = ["masterarn", "adminarn"];
+
+/// The ARN of the administrator's secret, if the secret names one.
+///
+/// # Errors
+/// Config, when both fields are there and differ, or one is no text.
+pub(crate) fn named(secret: &Secret) -> Result<Option<&str>> {
+    let fields = secret.expose();
+    match (fields.optional(FIELDS[0])?, fields.optional(FIELDS[1])?) {
+        (Some(left), Some(right)) if left != right => {
+            Err(Error::config(Code::Field, "fields \"masterarn\" and \"adminarn\" differ").hint("remove one of them"))
+        }
+        (left, right) => Ok(left.or(right).filter(|arn| !arn.is_empty())),
+    }
+}
+
+/// Reads the administrator's secret `arn`: its current value, with host, port and engine looked up if RDS manages it.
+///
+/// # Errors
+/// Config, when the function does not allow it, it has no value, or names no host.
+pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
+    let allowed = &rotation.settings.admin_secrets;
+    if !allowed.is_empty() && !allowed.iter().any(|it| it == arn) {
+        return Err(Error::config(Code::Admin, format!("the administrator's secret {arn} is not allowed"))
+            .hint("KEYWHEEL_ADMIN_SECRETS has the ones that are"));
+    }
+    let store = rotation.services.secret(arn);
+    let about = |error: Error| error.context("the administrator's secret");
+    let secret = store.get(Version::Current).await.map_err(about)?;
+    let secret = secret.ok_or_else(|| {
+        Error::config(Code::Admin, format!("the administrator's secret {arn} does not exist or has no value"))
+    })?;
+    // RDS puts user name and password alone into the secrets that it manages, and says by tags whose they are.
+    let mut names: Vec<_> = secret.expose().names().collect();
+    names.sort_unstable();
+    if names != ["password", "username"] {
+        return Ok(secret);
+    }
+    let tags = store.describe().await.map_err(about)?.tags;
+    let managed = managed(&tags).ok_or_else(|| {
+        Error::config(Code::Admin, format!("the administrator's secret {arn} names no host"))
+            .hint("add `host` and `port`; a secret that RDS manages says by a tag whose it is")
+    })?;
+    let endpoint = rotation.services.endpoint(managed).await?;
+    let text = |text: String| SecretText::from(text);
+    Ok(secret.with(vec![
+        ("engine", text(endpoint.engine)),
+        ("host", text(endpoint.host)),
+        ("port", text(endpoint.port.to_string())),
+    ]))
+}
+
+/// What RDS's tags say; it spells them in lower case, and AWS's functions take any.
+fn managed(tags: &BTreeMap<String, String>) -> Option<Managed<'_>> {
+    let tag = |name: &str| tags.iter().find(|(tag, _)| tag.eq_ignore_ascii_case(name)).map(|(_, arn)| arn.as_str());
+    // An instance of a cluster may carry both: the cluster's endpoint follows the writer.
+    tag("aws:rds:primarydbclusterarn")
+        .map(Managed::Cluster)
+        .or_else(|| tag("aws:rds:primarydbinstancearn").map(Managed::Instance))
+}

@@ -1,0 +1,44 @@
+//! What a rotation may ask of AWS, beside its own secret.
+
+#[cfg(feature = "rds")]
+mod rds;
+
+pub mod aws;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::store::Store;
+
+/// The AWS services, as the engine and the kinds see them.
+#[async_trait]
+pub trait Services: Send + Sync {
+    /// The secret with this ARN or name. Asks nothing yet.
+    fn secret<'s>(&'s self, id: &str) -> Box<dyn Store + 's>;
+
+    /// Where a database is that RDS manages.
+    ///
+    /// # Errors
+    /// Config, when there is none with this ARN or the role may not ask; Transient, when RDS does not answer.
+    async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint>;
+}
+
+/// A database of RDS, by its ARN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Managed<'a> {
+    /// A DB instance.
+    Instance(&'a str),
+    /// An Aurora or Multi-AZ cluster.
+    Cluster(&'a str),
+}
+
+/// Where a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The host name.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// RDS's name of the engine, e.g. `aurora-postgresql`.
+    pub engine: String,
+}

@@ -1,0 +1,335 @@
+//! The kind `postgres` with alternating users, against a real PostgreSQL of its own.
+
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use keywheel::error::{Class, Code, Error, Which};
+use keywheel::services::Endpoint;
+use keywheel::store::memory::Payload;
+use keywheel_dev::postgres::{Options, SUPERUSER_PASSWORD, Server};
+use serde_json::{Value, json};
+use support::*;
+
+const OLD: &str = "the old password";
+const ADMIN: &str = "administrator";
+const ADMIN_VERSION: &str = "administrator-version-00000000000000";
+
+/// A server with the login `app`, its secret, and the administrator's.
+async fn server(options: Options) -> (Server, Value, Value) {
+    let server = Server::start(&options).unwrap();
+    server.execute(&format!("CREATE ROLE app LOGIN PASSWORD '{OLD}'")).await.unwrap();
+    let secret = json!({"engine": "postgres", "host": "localhost", "port": server.port(), "username": "app",
+        "password": OLD, "ssl": false, "masterarn": ADMIN});
+    let admin = json!({"engine": "postgres", "host": "localhost", "port": server.port(), "username": "postgres",
+        "password": SUPERUSER_PASSWORD, "ssl": false});
+    (server, secret, admin)
+}
+
+fn world(secret: &Value, admin: &Value) -> World {
+    let world = World::new(&secret.to_string());
+    world.service.create(ADMIN, ADMIN_VERSION, Some(Payload::Text(admin.to_string()))).unwrap();
+    world
+}
+
+fn with(secret: &Value, changes: Value) -> Value {
+    let mut secret = secret.clone();
+    secret.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    secret
+}
+
+fn login(world: &World, label: &str) -> (String, String) {
+    (world.field(label, "username").unwrap(), world.field(label, "password").unwrap())
+}
+
+async fn works(server: &Server, login: &(String, String)) -> bool {
+    server.connect(&login.0, &login.1).await.is_ok()
+}
+
+async fn rotate_again(world: &World, token: &str) -> Result<(), Error> {
+    world.service.begin_rotation(SECRET, token).unwrap();
+    world.rotate(token).await
+}
+
+#[tokio::test]
+async fn both_logins_live_and_take_turns() {
+    let settings = vec!["log_statement = all".to_owned()];
+    let (server, secret, admin) = server(Options { settings, ..Options::default() }).await;
+    let world = world(&secret, &admin);
+    let mut passwords = vec![OLD.to_owned()];
+    let mut total = 0;
+    for step in STEPS {
+        world.step(step).await.unwrap();
+        total += world.store.calls().len();
+    }
+    // And one for the administrator's secret, which is not the rotated one.
+    assert_eq!(total, 11);
+    assert_eq!(login(&world, "AWSCURRENT").0, "app_clone");
+    assert_eq!(login(&world, "AWSPREVIOUS"), ("app".to_owned(), OLD.to_owned()));
+    for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+        assert!(works(&server, &login(&world, label)).await, "{label}");
+    }
+    for (token, user) in [(THIRD, "app"), ("fourth-version-000000000000000000000", "app_clone")] {
+        passwords.push(login(&world, "AWSCURRENT").1);
+        rotate_again(&world, token).await.unwrap();
+        assert_eq!(login(&world, "AWSCURRENT").0, user);
+        for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+            assert!(works(&server, &login(&world, label)).await, "{label} of {token}");
+        }
+    }
+    assert!(server.connect("app", OLD).await.is_err());
+    let log = server.log().unwrap();
+    assert!(
+        log.contains("CREATE ROLE \"app_clone\"")
+            && !log.contains("password authentication failed for user \"app_clone")
+    );
+    for password in &passwords[1..] {
+        assert!(!log.contains(password.as_str()), "the server's log has a password");
+    }
+}
+
+#[tokio::test]
+async fn the_clone_can_do_what_the_base_user_can_now_and_later() {
+    let (server, secret, admin) = server(Options::default()).await;
+    for sql in [
+        "CREATE SCHEMA app AUTHORIZATION app",
+        "CREATE SCHEMA \"Odd, name\"",
+        "CREATE TABLE before (id int)",
+        "GRANT SELECT ON before TO app",
+        "ALTER ROLE app CREATEDB CONNECTION LIMIT 7 VALID UNTIL '2099-01-02 03:04:05+00'",
+        "ALTER ROLE app SET search_path TO app, \"Odd, name\", public",
+        "ALTER ROLE app SET statement_timeout TO '7s'",
+        "ALTER ROLE app IN DATABASE postgres SET work_mem TO '5MB'",
+    ] {
+        server.execute(sql).await.unwrap();
+    }
+    let world = world(&secret, &admin);
+    world.rotate(TOKEN).await.unwrap();
+    let (user, password) = login(&world, "AWSCURRENT");
+    let clone = server.connect(&user, &password).await.unwrap();
+    let shown = |name: &'static str| {
+        let clone = &clone;
+        async move { clone.query_one(&format!("SHOW {name}"), &[]).await.unwrap().get::<_, String>(0) }
+    };
+    assert_eq!(shown("search_path").await, "app, \"Odd, name\", public");
+    assert_eq!(shown("statement_timeout").await, "7s");
+    assert_eq!(shown("work_mem").await, "5MB");
+    clone.batch_execute("SELECT * FROM before; CREATE TABLE app.made_by_clone (id int)").await.unwrap();
+
+    // What the clone makes, the base user owns; what the base user is granted later, the clone has.
+    let base = server.connect("app", OLD).await.unwrap();
+    base.batch_execute("ALTER TABLE app.made_by_clone ADD more int; DROP TABLE app.made_by_clone").await.unwrap();
+    server.execute("CREATE TABLE later (id int); GRANT SELECT ON later TO app").await.unwrap();
+    clone.batch_execute("SELECT * FROM later").await.unwrap();
+    server.execute("REVOKE SELECT ON later FROM app").await.unwrap();
+    assert!(clone.batch_execute("SELECT * FROM later").await.is_err());
+
+    let row = |name: &'static str| {
+        let server = &server;
+        async move {
+            let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+            let sql = "SELECT rolcreatedb, rolconnlimit, rolvaliduntil::text FROM pg_roles WHERE rolname = $1";
+            let row = client.query_one(sql, &[&name]).await.unwrap();
+            (row.get::<_, bool>(0), row.get::<_, i32>(1), row.get::<_, Option<String>>(2))
+        }
+    };
+    assert_eq!(row("app_clone").await, row("app").await);
+
+    // What is taken from the base user goes from the clone at its next turn.
+    server.execute("ALTER ROLE app NOCREATEDB CONNECTION LIMIT -1 VALID UNTIL 'infinity'").await.unwrap();
+    server
+        .execute("ALTER ROLE app RESET statement_timeout; ALTER ROLE app IN DATABASE postgres RESET ALL")
+        .await
+        .unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    let (user, password) = login(&world, "AWSCURRENT");
+    let clone = server.connect(&user, &password).await.unwrap();
+    assert_eq!(clone.query_one("SHOW statement_timeout", &[]).await.unwrap().get::<_, String>(0), "0");
+    assert_eq!(row("app_clone").await.0, row("app").await.0);
+}
+
+#[tokio::test]
+async fn a_clone_made_by_awss_function_is_taken_over_and_keeps_what_it_owns() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute("CREATE ROLE app_clone LOGIN PASSWORD 'x'; GRANT app TO app_clone; CREATE SCHEMA s; GRANT ALL ON SCHEMA s TO app").await.unwrap();
+    let clone = server.connect("app_clone", "x").await.unwrap();
+    clone.batch_execute("CREATE TABLE s.owned_by_clone (id int)").await.unwrap();
+    let world = world(&secret, &admin);
+    world.rotate(TOKEN).await.unwrap();
+    let (user, password) = login(&world, "AWSCURRENT");
+    let clone = server.connect(&user, &password).await.unwrap();
+    clone.batch_execute("INSERT INTO s.owned_by_clone VALUES (1)").await.unwrap();
+    // Handed over by an administrator, it acts as the base user from its next turn on.
+    server.execute("REASSIGN OWNED BY app_clone TO app").await.unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    let (user, password) = login(&world, "AWSCURRENT");
+    let clone = server.connect(&user, &password).await.unwrap();
+    assert_eq!(clone.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0), "app");
+}
+
+fn assert_error(error: &Error, class: Class, code: Code, named: &str) {
+    assert_eq!((error.class(), error.code()), (class, code), "{error}");
+    assert!(error.to_string().contains(named) && error.to_string().contains("\nhint: "), "{error}");
+    for secret in [OLD, SUPERUSER_PASSWORD] {
+        assert!(!error.to_string().contains(secret), "{error}");
+    }
+}
+
+async fn failure(world: &World) -> Error {
+    world.step("createSecret").await.unwrap();
+    let error = world.step("setSecret").await.expect_err("setSecret");
+    assert_eq!(world.labels()[0], "AWSCURRENT=first");
+    error
+}
+
+#[tokio::test]
+async fn wrong_administrators_and_users_are_refused() {
+    let (server, secret, admin) = server(Options::default()).await;
+    let (other, _, _) = self::server(Options::default()).await;
+    for sql in [
+        "CREATE ROLE other LOGIN PASSWORD 'x'",
+        "CREATE ROLE other_clone LOGIN PASSWORD 'y'",
+        "CREATE ROLE lonely_clone LOGIN PASSWORD 'x'",
+        "CREATE ROLE helper LOGIN PASSWORD 'x'",
+        "CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'",
+    ] {
+        server.execute(sql).await.unwrap();
+    }
+    let config = Class::Config;
+    for (user, as_admin, class, code, named) in [
+        (
+            json!({}),
+            json!({"password": "wrong"}),
+            Class::Rejected(Which::Admin),
+            Code::WrongPassword,
+            "the administrator: ",
+        ),
+        (json!({}), json!({"port": other.port()}), config, Code::Admin, "the administrator's secret is for localhost:"),
+        (json!({}), json!({"host": "127.0.0.2"}), config, Code::Admin, "the administrator's secret is for 127.0.0.2:"),
+        (
+            json!({}),
+            json!({"host": null}),
+            config,
+            Code::Field,
+            "the administrator's secret: field \"host\" is missing",
+        ),
+        (
+            json!({}),
+            json!({"username": "helper", "password": "x"}),
+            config,
+            Code::Pair,
+            "may not make \"app_clone\" like \"app\"",
+        ),
+        (
+            json!({"masterarn": "missing"}),
+            json!({}),
+            config,
+            Code::Admin,
+            "the administrator's secret missing does not exist",
+        ),
+        (json!({"password": "wrong"}), json!({}), Class::Rejected(Which::Current), Code::WrongPassword, "\"app\""),
+        (json!({"username": "other", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"other\""),
+        (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
+    ] {
+        let world = world(&with(&secret, user), &with(&admin, as_admin));
+        let error = failure(&world).await;
+        assert_error(&error, class, code, named);
+    }
+    for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x")] {
+        assert!(server.connect(user, password).await.is_ok(), "{user} was changed");
+    }
+    // Before anything is staged.
+    for (user, named) in [
+        (json!({"adminarn": "another"}), "fields \"masterarn\" and \"adminarn\" differ"),
+        (json!({"username": "x".repeat(60)}), "field \"username\" is too long"),
+    ] {
+        let world = world(&with(&secret, user), &admin);
+        let error = world.step("createSecret").await.unwrap_err();
+        assert_error(&error, config, Code::Field, named);
+    }
+    let mut world = world(&secret, &admin);
+    world.settings.admin_secrets = vec!["another".to_owned()];
+    assert_error(&failure(&world).await, config, Code::Admin, "is not allowed");
+    // Another name of the same machine will do.
+    let changed = with(&admin, json!({"host": "127.0.0.1"})).to_string();
+    let version = "administrator-version-00000000000001";
+    world.service.put(ADMIN, version, Payload::Text(changed), &[]).unwrap();
+    world.settings.admin_secrets.push(ADMIN.to_owned());
+    world.rotate(TOKEN).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_administrator_whom_rds_manages_is_found_by_the_tags_of_its_secret() {
+    let (server, secret, _) = server(Options { tls: true, ..Options::default() }).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), server.root()).unwrap();
+    let managed = json!({"username": "postgres", "password": SUPERUSER_PASSWORD});
+    for tag in ["aws:rds:primaryDBInstanceArn", "aws:rds:primaryDBClusterArn"] {
+        let mut world = world(&with(&secret, json!({"username": "app", "dbname": "postgres"})), &managed);
+        world.settings.trust = keywheel::tls::Trust::with_file(file.path().to_owned());
+        let error = failure(&world).await;
+        assert_error(&error, Class::Config, Code::Admin, "names no host");
+        let arn = "arn:aws:rds:us-east-1:123456789012:db:one";
+        world.service.edit(ADMIN, |record| record.tags.insert(tag.to_owned(), arn.to_owned())).unwrap();
+        let endpoint = Endpoint { host: "localhost".to_owned(), port: server.port(), engine: "postgres".to_owned() };
+        *world.services.database.lock().unwrap() = Some((arn.to_owned(), endpoint));
+        world.rotate(TOKEN).await.unwrap();
+        assert!(works(&server, &login(&world, "AWSCURRENT")).await);
+    }
+}
+
+#[tokio::test]
+async fn a_crash_at_any_point_is_healed_and_one_login_always_works() {
+    let (server, secret, admin) = server(Options::default()).await;
+    let mut number = 0;
+    for back in [false, true] {
+        for step in STEPS {
+            for point in 0.. {
+                number += 1;
+                let user = format!("user_{number}");
+                server.execute(&format!("CREATE ROLE {user} LOGIN PASSWORD '{OLD}'")).await.unwrap();
+                let world = world(&with(&secret, json!({"username": user})), &admin);
+                let mut token = TOKEN;
+                if back {
+                    world.rotate(TOKEN).await.unwrap();
+                    token = THIRD;
+                    world.service.begin_rotation(SECRET, token).unwrap();
+                }
+                for earlier in STEPS.into_iter().take_while(|it| *it != step) {
+                    world.step_for(earlier, token).await.unwrap();
+                }
+                let crashed = CrashAt::new(point, world.step_for(step, token)).await.is_none();
+                assert!(works(&server, &login(&world, "AWSCURRENT")).await, "{step} at {point}: AWSCURRENT is dead");
+                world.rotate(token).await.unwrap_or_else(|error| panic!("{step} at {point}: {error:?}"));
+                for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+                    assert!(works(&server, &login(&world, label)).await, "{step} at {point}: {label}");
+                }
+                // The rights are there, and not only a login.
+                let (user, password) = login(&world, "AWSCURRENT");
+                let client = server.connect(&user, &password).await.unwrap();
+                let acts = client.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0);
+                assert_eq!(acts, user.trim_end_matches("_clone"), "{step} at {point}");
+                if !crashed {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(number > 60, "{number}");
+}
+
+#[tokio::test]
+async fn two_secrets_with_one_administrator_rotate_at_once() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute(&format!("CREATE ROLE second LOGIN PASSWORD '{OLD}'")).await.unwrap();
+    let left = world(&secret, &admin);
+    let right = world(&with(&secret, json!({"username": "second"})), &admin);
+    let (one, two) = tokio::join!(left.rotate(TOKEN), right.rotate(TOKEN));
+    one.unwrap();
+    two.unwrap();
+    for world in [&left, &right] {
+        assert!(works(&server, &login(world, "AWSCURRENT")).await);
+    }
+}
