@@ -321,6 +321,21 @@ async fn a_crash_at_any_point_is_healed_and_one_login_always_works() {
 }
 
 #[tokio::test]
+async fn an_administrator_need_not_be_a_superuser() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'").await.unwrap();
+    // Needed from PostgreSQL 16 on.
+    server.execute("GRANT app TO maker WITH ADMIN OPTION; ALTER ROLE app SET statement_timeout TO '7s'").await.unwrap();
+    let world = world(&secret, &with(&admin, json!({"username": "maker", "password": "x"})));
+    world.rotate(TOKEN).await.unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+        assert!(works(&server, &login(&world, label)).await, "{label}");
+    }
+}
+
+#[tokio::test]
 async fn two_secrets_with_one_administrator_rotate_at_once() {
     let (server, secret, admin) = server(Options::default()).await;
     server.execute(&format!("CREATE ROLE second LOGIN PASSWORD '{OLD}'")).await.unwrap();

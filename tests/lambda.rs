@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Output;
+use std::time::Duration;
 
 use keywheel_dev::client::{environment, sdk};
 use keywheel_dev::emulator::{Effect, Emulator, Fault, Options, Rotation, State};
-use keywheel_dev::postgres::{self, Server, free_port};
+use keywheel_dev::moto::Moto;
+use keywheel_dev::postgres::{self, Server};
 use keywheel_dev::watch::{FUNCTION, Watch, cargo_lambda, root};
 use serde_json::{Value, json};
 use support::STEPS;
@@ -191,56 +191,17 @@ async fn saving_a_schedule_without_rotating_tests_the_value() {
     assert_eq!(world.value("token").await, random());
 }
 
-/// moto, an independent idea of Secrets Manager.
-struct Moto {
-    child: Child,
-    url: String,
-}
-
-impl Moto {
-    fn start() -> Self {
-        let port = free_port().unwrap();
-        let mut command = Command::new(tool("moto_server"));
-        command.args(["-H", "127.0.0.1", "-p", &port.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("moto is installed by `make test`");
-        let moto = Self { child, url: format!("http://127.0.0.1:{port}") };
-        let give_up = Instant::now() + Duration::from_mins(1);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < give_up, "moto does not listen");
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        moto
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn tool(name: &str) -> PathBuf {
-    root().join(".venv/aws/bin").join(name)
-}
-
 #[tokio::test]
 async fn moto_agrees() {
-    let moto = Moto::start();
+    let moto = Moto::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     // The variable of AWS's own rotation functions goes before AWS_ENDPOINT_URL.
     let mut variables = environment("http://127.0.0.1:1");
-    variables.push(("SECRETS_MANAGER_ENDPOINT", moto.url.clone()));
+    variables.push(("SECRETS_MANAGER_ENDPOINT", moto.url().to_owned()));
     let watch = Watch::start(None, &variables, &log).await.unwrap();
     let token = "44444444-4444-4444-8444-444444444444";
-    let begun = Command::new(tool("python"))
-        .args(["-B", "tests/moto/begin_rotation.py", &moto.url, "gateway", &random().to_string(), token])
-        .envs(environment(&moto.url))
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(begun.status.success(), "{}", String::from_utf8_lossy(&begun.stderr));
+    moto.run("tests/moto/begin_rotation.py", &["gateway", &random().to_string(), token]).unwrap();
     for step in STEPS {
         let event = json!({"Step": step, "SecretId": "gateway", "ClientRequestToken": token}).to_string();
         let mut invoke = cargo_lambda("invoke").unwrap();
@@ -249,7 +210,7 @@ async fn moto_agrees() {
         let log = std::fs::read_to_string(&log).unwrap();
         assert!(done.status.success(), "{step}: {}\n{log}", String::from_utf8_lossy(&done.stderr));
     }
-    let client = sdk(&moto.url);
+    let client = sdk(moto.url());
     let got = client.get_secret_value().secret_id("gateway").version_stage("AWSCURRENT").send().await.unwrap();
     assert_eq!(got.version_id(), Some(token));
     assert!(!got.secret_string().unwrap().contains("marked-old"));

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod docs;
 pub mod emulator;
+pub mod moto;
 pub mod postgres;
 pub mod runtime;
 pub mod share;

@@ -165,6 +165,13 @@ class Permissions(unittest.TestCase):
                 set(statements["ReadAdminSecret"]["Action"]),
                 {"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"},
             )
+            expected.add("FindManagedDatabase")
+            databases = statements["FindManagedDatabase"]
+            self.assertEqual(set(databases["Action"]), {"rds:DescribeDBClusters", "rds:DescribeDBInstances"})
+            here = f"arn:aws:rds:{REGION}:{ACCOUNT}"
+            self.assertEqual(set(databases["Resource"]), {f"{here}:cluster:*", f"{here}:db:*"})
+            variables = stack["RotationFunction"]["Environment"]["Variables"]
+            self.assertEqual(variables["KEYWHEEL_ADMIN_SECRETS"], ADMIN)
         if stack.parameters["KmsKeyArn"]:
             expected.add("UseKeyOfSecret")
             key = statements["UseKeyOfSecret"]
@@ -187,6 +194,9 @@ class Permissions(unittest.TestCase):
                     self.assertRegex(action, r"^ec2:\w*(NetworkInterface|PrivateIpAddress|DescribeSubnets)\w*$")
             else:
                 for resource in statement["Resource"]:
+                    # RDS is asked for a database whose name only the administrator's secret knows.
+                    if sid == "FindManagedDatabase":
+                        resource = resource.removesuffix(":*")
                     self.assertRegex(resource, "^arn:aws:[a-z]+:[^*]+:[^*]+:[^*]+(:[*])?$")
             for action in statement["Action"]:
                 self.assertNotIn("*", action)
