@@ -38,6 +38,7 @@
 //! # }
 //! ```
 
+#[cfg(feature = "postgres")]
 mod admin;
 pub mod error;
 pub mod event;

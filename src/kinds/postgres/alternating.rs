@@ -155,21 +155,11 @@ impl Pair<'_> {
         let quoted = escape_identifier(self.user);
         let mut statements = Vec::new();
         let existing = find(self.user);
-        match existing {
-            None => statements.push(format!("CREATE ROLE {quoted} LOGIN")),
-            Some(_) => {
-                let sql = format!("SELECT pg_has_role({clone}, {base}, 'MEMBER')");
-                if !is_true(&self.ask(admin, &sql).await?) {
-                    let message = format!(
-                        "user {:?} exists at {} and is no member of {:?}, so it is not the other user of this pair",
-                        self.user, self.place, self.base
-                    );
-                    return Err(Error::config(Code::Pair, message).hint(format!(
-                        "if it is meant to be, `GRANT {} TO {quoted}`; else rename one of them",
-                        escape_identifier(self.base)
-                    )));
-                }
-            }
+        if existing.is_none() {
+            statements.push(format!("CREATE ROLE {quoted} LOGIN"));
+            statements.push(format!("GRANT {} TO {quoted}", escape_identifier(self.base)));
+        } else {
+            self.check_ours(admin).await?;
         }
         // INHERIT is what makes the grant count without SET ROLE.
         for (column, (on, off)) in ATTRIBUTES.iter().enumerate() {
@@ -186,11 +176,23 @@ impl Pair<'_> {
         if existing.map_or("infinity", |row| row[8].as_deref().unwrap_or("infinity")) != until {
             statements.push(format!("ALTER ROLE {quoted} VALID UNTIL {}", escape_literal(until)));
         }
-        if existing.is_none() {
-            statements.push(format!("GRANT {} TO {quoted}", escape_identifier(self.base)));
-        }
         statements.extend(self.settings(admin).await?);
         Ok(statements)
+    }
+
+    /// A login that has the clone's name and is no member of the base user is somebody else's.
+    async fn check_ours(&self, admin: &Session) -> Result<()> {
+        let (base, clone) = (escape_literal(self.base), escape_literal(self.user));
+        if is_true(&self.ask(admin, &format!("SELECT pg_has_role({clone}, {base}, 'MEMBER')")).await?) {
+            return Ok(());
+        }
+        let Self { user, base, place } = self;
+        let message = format!(
+            "user {user:?} exists at {place} and is no member of {base:?}, so it is not the other user of this pair"
+        );
+        let (base, user) = (escape_identifier(base), escape_identifier(user));
+        Err(Error::config(Code::Pair, message)
+            .hint(format!("if it is meant to be, `GRANT {base} TO {user}`; else rename one of them")))
     }
 
     /// The base user's settings (`ALTER ROLE … SET`), in all databases and in each, and that the clone acts as it.
