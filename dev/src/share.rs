@@ -1,7 +1,7 @@
 //! A part of one processor core for a process, as Lambda gives it to a function by its memory.
 //!
-//! Lambda's means is a quota of CPU time per 20 ms. The kernel's own quota is used where this user may make a control group;
-//! elsewhere a thread keeps the account and stops the process while it is overdrawn.
+//! Lambda's means is a quota of CPU time per period. The kernel's own quota is used where this user may make a control
+//! group; elsewhere a thread keeps the account and stops the process while it is overdrawn.
 
 use std::fs;
 use std::io;
@@ -14,8 +14,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// The period of the quota.
-const PERIOD: Duration = Duration::from_millis(20);
+/// How much CPU time a process gets, and in what portions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Allowance {
+    /// Of one core.
+    pub share: f64,
+    /// Every period adds its part, and what is not used in it is lost.
+    pub period: Duration,
+}
 
 /// By what a share can be held on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +48,21 @@ impl Means {
     /// The best one, by trying.
     #[must_use]
     pub fn find() -> Self {
-        let works = |means: &Self| means.group(0.5, "probe").is_ok_and(|group| fs::remove_dir(group).is_ok());
+        let works = |means: &Self| {
+            means
+                .group(Allowance { share: 0.5, period: Duration::from_millis(20) }, "probe")
+                .is_ok_and(|group| fs::remove_dir(group).is_ok())
+        };
         [Self::Quota, Self::OldQuota].into_iter().find(works).unwrap_or(Self::Signals)
     }
 
     /// Makes a control group with the quota, and nobody in it yet.
-    fn group(self, share: f64, name: &str) -> io::Result<PathBuf> {
+    fn group(self, allowance: Allowance, name: &str) -> io::Result<PathBuf> {
         let parent = if self == Self::Quota { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/cpu" };
         let group = Path::new(parent).join(format!("keywheel-{}-{name}", std::process::id()));
         fs::create_dir(&group)?;
-        let quota = PERIOD.mul_f64(share).as_micros();
-        let period = PERIOD.as_micros();
+        let quota = allowance.period.mul_f64(allowance.share).as_micros();
+        let period = allowance.period.as_micros();
         let set = if self == Self::Quota {
             set(&group.join("cpu.max"), &format!("{quota} {period}"))
         } else {
@@ -65,18 +75,18 @@ impl Means {
         set.map(|()| group)
     }
 
-    /// Holds process `pid` to `share` of a core from now on.
+    /// Holds process `pid` to `allowance` from now on.
     ///
     /// # Errors
     /// When it is gone, or the kernel refuses.
-    pub fn hold(self, pid: u32, share: f64) -> io::Result<Share> {
+    pub fn hold(self, pid: u32, allowance: Allowance) -> io::Result<Share> {
         let hold = if self == Self::Signals {
             let end = Arc::new(AtomicBool::new(false));
             let ended = end.clone();
-            let thread = thread::spawn(move || keep_account(pid, share, &ended));
+            let thread = thread::spawn(move || keep_account(pid, allowance, &ended));
             Hold::Thread { pid, end, thread: Some(thread) }
         } else {
-            Hold::Group(self.group(share, &pid.to_string())?)
+            Hold::Group(self.group(allowance, &pid.to_string())?)
         };
         let share = Share { hold };
         if let Hold::Group(group) = &share.hold {
@@ -89,9 +99,9 @@ impl Means {
     ///
     /// # Errors
     /// When there is no shell, or the kernel refuses.
-    pub fn measure(self, share: f64) -> io::Result<f64> {
+    pub fn measure(self, allowance: Allowance) -> io::Result<f64> {
         let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn()?;
-        let measured = self.hold(busy.id(), share).and_then(|_held| {
+        let measured = self.hold(busy.id(), allowance).and_then(|_held| {
             let (before, started) = (cpu_time(busy.id())?, Instant::now());
             thread::sleep(Duration::from_secs(1));
             Ok((cpu_time(busy.id())?.saturating_sub(before)).as_secs_f64() / started.elapsed().as_secs_f64())
@@ -140,11 +150,12 @@ pub fn cpu_time(pid: u32) -> io::Result<Duration> {
 }
 
 /// What the kernel's quota does: every period adds its part, none is saved, and a debt is paid by waiting.
-fn keep_account(pid: u32, share: f64, ended: &AtomicBool) {
-    let quota = PERIOD.as_secs_f64() * share;
+fn keep_account(pid: u32, allowance: Allowance, ended: &AtomicBool) {
+    let Allowance { share, period } = allowance;
+    let quota = period.as_secs_f64() * share;
     let mut left = quota;
     let Ok(mut seen) = cpu_time(pid) else { return };
-    let mut next_period = Instant::now() + PERIOD;
+    let mut next_period = Instant::now() + period;
     let mut stopped = false;
     while !ended.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_micros(250));
@@ -154,7 +165,7 @@ fn keep_account(pid: u32, share: f64, ended: &AtomicBool) {
         seen = used;
         while Instant::now() >= next_period {
             left = (left + quota).min(quota);
-            next_period += PERIOD;
+            next_period += period;
         }
         if (left <= 0.0) != stopped {
             stopped = !stopped;
@@ -172,4 +183,18 @@ fn signal(pid: u32, signal: Signal) {
 fn set(path: &Path, value: &str) -> io::Result<()> {
     // Not created: where there is no such file, there is no such quota.
     io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(path)?, value.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_process_gets_its_share_and_no_more() {
+        for means in [Means::find(), Means::Signals] {
+            let got = means.measure(Allowance { share: 0.25, period: Duration::from_millis(20) }).unwrap();
+            // On a busy machine it may get less.
+            assert!((0.02..0.35).contains(&got), "{means:?}: {got}");
+        }
+    }
 }
