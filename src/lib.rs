@@ -7,7 +7,8 @@
 //! | [`event`], [`handler`] | one invocation from JSON to answer |
 //! | [`store`] | the calls to Secrets Manager, and its rules in memory |
 //! | [`services`] | what else a rotation may ask of AWS |
-//! | [`secret`], [`password`], [`tls`] | values, how new ones are made, whom connections trust |
+//! | [`secret`], [`password`] | values, and how new ones are made |
+//! | [`tls`], [`http`] | whom connections trust, and the one HTTP client |
 //! | [`error`] | who has to act |
 //!
 //! A rotation of a shared token, without AWS:
@@ -43,6 +44,7 @@ mod admin;
 pub mod error;
 pub mod event;
 pub mod handler;
+pub mod http;
 pub mod kind;
 pub mod kinds;
 pub mod password;

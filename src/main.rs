@@ -4,8 +4,8 @@ use std::env;
 use std::time::{Duration, SystemTime};
 
 use aws_config::BehaviorVersion;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use keywheel::handler::{MARGIN, handle, silence_panics};
+use keywheel::http::Http;
 use keywheel::kind::Settings;
 use keywheel::kinds::KINDS;
 use keywheel::services::aws::Aws;
@@ -34,14 +34,20 @@ async fn start() -> Result<(), lambda_runtime::Error> {
             .map(|arns| arns.split(',').map(|arn| arn.trim().to_owned()).collect())
             .unwrap_or_default(),
     };
-    let http = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    // A file of authorities that cannot be read is told by the invocations that need it, where it is looked for.
+    let http = Http::new(&settings.trust).or_else(|_| Http::new(&tls::Trust::default()))?;
     let aws = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(http.for_sdk())
         .retry_config(retries())
         .timeout_config(timeouts())
         .load()
         .await;
-    let services = Aws::new(&aws, variable("SECRETS_MANAGER_ENDPOINT"));
+    let endpoint = variable("SECRETS_MANAGER_ENDPOINT").or_else(|| variable("AWS_ENDPOINT_URL_SECRETS_MANAGER"));
+    let services = Aws::new(&aws, endpoint);
+    // The start runs at full speed, and the first step at the CPU share of the function's memory.
+    if let Some(endpoint) = services.secrets_endpoint(&aws) {
+        http.warm(&endpoint).await;
+    }
     let (settings, services) = (&settings, &services);
     run(service_fn(|event: LambdaEvent<Value>| async move {
         let request = &event.context.request_id;

@@ -74,7 +74,10 @@ pub struct Trust {
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { file: None, provider: Arc::new(ring::default_provider()), verify_full: OnceLock::new() }
+        let mut provider = ring::default_provider();
+        // PostgreSQL knows only this curve unless it is told of others; another first guess costs a round trip.
+        provider.kx_groups = vec![ring::kx_group::SECP256R1, ring::kx_group::X25519, ring::kx_group::SECP384R1];
+        Self { file: None, provider: Arc::new(provider), verify_full: OnceLock::new() }
     }
 }
 
@@ -102,6 +105,21 @@ impl Trust {
         Ok(Arc::new(roots))
     }
 
+    /// The TLS settings for [`Mode::VerifyFull`], trusting the certificates in `extra` (PEM) as well.
+    ///
+    /// # Errors
+    /// Config, when certificates cannot be read; the message names the field or file.
+    pub fn verify_full(&self, extra: Option<&str>) -> Result<Arc<ClientConfig>> {
+        if let (Some(config), None) = (self.verify_full.get(), extra) {
+            return Ok(config.clone());
+        }
+        let config = Arc::new(self.builder()?.with_root_certificates(self.roots(extra)?).with_no_client_auth());
+        if extra.is_none() {
+            let _ = self.verify_full.set(config.clone());
+        }
+        Ok(config)
+    }
+
     /// The TLS settings for `mode`, trusting the certificates in `extra` (PEM) as well; `None` for plaintext.
     ///
     /// # Errors
@@ -109,17 +127,7 @@ impl Trust {
     pub fn client(&self, mode: Mode, extra: Option<&str>) -> Result<Option<Arc<ClientConfig>>> {
         let authority = match mode {
             Mode::Disable => return Ok(None),
-            Mode::VerifyFull => {
-                if let (Some(config), None) = (self.verify_full.get(), extra) {
-                    return Ok(Some(config.clone()));
-                }
-                let config = self.builder()?.with_root_certificates(self.roots(extra)?).with_no_client_auth();
-                let config = Arc::new(config);
-                if extra.is_none() {
-                    let _ = self.verify_full.set(config.clone());
-                }
-                return Ok(Some(config));
-            }
+            Mode::VerifyFull => return self.verify_full(extra).map(Some),
             Mode::VerifyCa => {
                 let builder = WebPkiServerVerifier::builder_with_provider(self.roots(extra)?, self.provider.clone());
                 let unusable = |error| Error::config(Code::Tls, format!("the trusted authorities: {error}"));

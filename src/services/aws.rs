@@ -2,6 +2,8 @@
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
+use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
+use futures_util::FutureExt as _;
 
 use super::{Endpoint, Managed, Services};
 use crate::error::Result;
@@ -10,6 +12,7 @@ use crate::store::aws::AwsStore;
 
 /// AWS, by its SDK.
 pub struct Aws {
+    endpoint: Option<String>,
     secrets: aws_sdk_secretsmanager::Client,
     #[cfg(feature = "rds")]
     rds: super::rds::Rds,
@@ -21,13 +24,29 @@ impl Aws {
     pub fn new(config: &SdkConfig, endpoint: Option<String>) -> Self {
         let mut secrets = aws_sdk_secretsmanager::config::Builder::from(config);
         if endpoint.is_some() {
-            secrets.set_endpoint_url(endpoint);
+            secrets.set_endpoint_url(endpoint.clone());
         }
         Self {
+            endpoint,
             secrets: aws_sdk_secretsmanager::Client::from_conf(secrets.build()),
             #[cfg(feature = "rds")]
             rds: super::rds::Rds::new(config.clone()),
         }
+    }
+
+    /// Where Secrets Manager will be asked, as far as that can be said before asking.
+    #[must_use]
+    pub fn secrets_endpoint(&self, config: &SdkConfig) -> Option<String> {
+        if let Some(endpoint) = self.endpoint.as_deref().or(config.endpoint_url()) {
+            return Some(endpoint.to_owned());
+        }
+        let parameters = Params::builder()
+            .set_region(config.region().map(|region| region.as_ref().to_owned()))
+            .use_fips(config.use_fips().unwrap_or_default())
+            .use_dual_stack(config.use_dual_stack().unwrap_or_default());
+        // It answers at once: its rules are compiled in.
+        let found = DefaultResolver::new().resolve_endpoint(&parameters.build().ok()?).now_or_never()?;
+        Some(found.ok()?.url().to_owned())
     }
 }
 
@@ -47,5 +66,28 @@ impl Services for Aws {
         use crate::error::{Code, Error};
         Err(Error::config(Code::Admin, "this build cannot ask RDS where a database is")
             .hint("build with the feature `rds`"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_config::{BehaviorVersion, Region};
+
+    #[test]
+    fn the_endpoint_is_that_of_the_region_unless_another_is_named() {
+        let config = |region: &'static str| {
+            SdkConfig::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(region)).build()
+        };
+        for (region, expected) in [
+            ("eu-central-1", "https://secretsmanager.eu-central-1.amazonaws.com"),
+            ("cn-north-1", "https://secretsmanager.cn-north-1.amazonaws.com.cn"),
+        ] {
+            let config = config(region);
+            assert_eq!(Aws::new(&config, None).secrets_endpoint(&config).as_deref(), Some(expected));
+        }
+        let config = config("us-east-1");
+        let aws = Aws::new(&config, Some("http://127.0.0.1:1".to_owned()));
+        assert_eq!(aws.secrets_endpoint(&config).as_deref(), Some("http://127.0.0.1:1"));
     }
 }
