@@ -109,7 +109,9 @@ async fn bench(runs: usize) -> Result<()> {
     println!("\nsize in MB                  keywheel   hello");
     println!("  binary                  {:>10.2}{:>8.2}", size.binary, hello_size.binary);
     println!("  zip                     {:>10.2}{:>8.2}", size.zip, hello_size.zip);
-    println!("\nAWS's own function in Python was measured on another day, at the same share of a core; ratios to it are rough.");
+    println!(
+        "\nAWS's own function in Python was measured on another day, at the same share of a core; ratios to it are rough."
+    );
     judge(&full, &small, &coarse, &size);
     Ok(())
 }
