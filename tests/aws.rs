@@ -124,7 +124,7 @@ async fn what_stays_broken_is_told_by_who_has_to_act() {
             error(400, "AccessDeniedException", "User: u is not authorized"),
             Class::Config,
             Code::AccessDenied,
-            "allow secretsmanager:GetSecretValue on the secret for the function's role; with a KMS key of your own, also kms:Decrypt",
+            "allow secretsmanager:GetSecretValue on it for the function's role; with a KMS key of your own, also kms:Decrypt",
         ),
         (error(400, "DecryptionFailure", "no key"), Class::Config, Code::Kms, "allow kms:Decrypt"),
         (error(400, "ExpiredTokenException", "old"), Class::Config, Code::AccessDenied, "ExpiredTokenException"),

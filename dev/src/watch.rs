@@ -23,7 +23,7 @@ pub const FUNCTION: &str = "keywheel";
 
 impl Watch {
     /// Starts it on `port`, or on a free one, with `variables` in the function's environment, its output going to `log`; returns when it listens.
-    /// The function itself is built and started by the first invocation.
+    /// The function is built before, for as long as it takes, and started by the first invocation.
     ///
     /// # Errors
     /// When cargo-lambda is not installed, or does not come up in a minute.
@@ -32,6 +32,7 @@ impl Watch {
         if TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
             return Err(io::Error::other(format!("something listens on port {port} already")));
         }
+        build().await?;
         let output = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = cargo_lambda("watch")?;
         command.args(["--invoke-address", "127.0.0.1", "--ignore-changes", "--timeout", "60", "--bin", FUNCTION]);
@@ -86,15 +87,28 @@ pub fn cargo_lambda(subcommand: &str) -> io::Result<Command> {
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
     command.args(["lambda", subcommand]).env("PATH", path).current_dir(root);
-    // What cargo says of the program that it runs now would be news to the build scripts of the next, which would all
-    // run again.
+    forget_cargo(&mut command);
+    Ok(command)
+}
+
+/// Builds the function as `cargo lambda watch` does at the first invocation, which has no patience for it.
+async fn build() -> io::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["build", "--quiet", "--bin", FUNCTION]).current_dir(root()).stdin(Stdio::null());
+    forget_cargo(&mut command);
+    let status = tokio::process::Command::from(command).status().await?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("the function cannot be built")) }
+}
+
+/// What cargo says of the program that it runs now would be news to the build scripts of the next, which would all run
+/// again.
+fn forget_cargo(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let inherited = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
         if inherited.iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }
-    Ok(command)
 }
 
 /// The folder of the project.
