@@ -18,14 +18,18 @@ help:
 
 ## demo: watch a PostgreSQL login being rotated, from nothing
 .PHONY: demo
-demo: .venv/lambda.done postgres
-	@cargo build --quiet --bin keywheel
+demo: .venv/lambda.done postgres build-demo
 	@cargo run --quiet -p keywheel-dev --bin demo
+
+.PHONY: build-demo
+build-demo:
+	@echo "building, which takes minutes the first time…"
+	@cargo build --bin keywheel
+	@cargo build -p keywheel-dev --bin demo
 
 ## local: keep the world of the demo running, and say what to type next
 .PHONY: local
-local: .venv/lambda.done .venv/aws.done postgres
-	@cargo build --quiet --bin keywheel
+local: .venv/lambda.done .venv/aws.done postgres build-demo
 	@cargo run --quiet -p keywheel-dev --bin demo -- --keep
 
 ## invoke: run one step against `make local`: make invoke STEP=create|set|test|finish

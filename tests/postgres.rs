@@ -1,6 +1,11 @@
 //! The kind `postgres` against real PostgreSQL servers of its own, with TLS on and off.
 
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "a test stops at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    clippy::print_stdout,
+    reason = "a test stops at the first surprise"
+)]
 
 mod support;
 
@@ -472,8 +477,8 @@ async fn the_probe_asks_for_what_the_application_needs() {
     }
 }
 
-#[tokio::test]
-async fn a_crash_at_any_point_is_healed_by_the_next_try() {
+/// Stops each step at each point where it waits, each time with a login of its own, and lets `recover` go on from there.
+async fn stop_everywhere(recover: impl AsyncFn(&World)) {
     let (server, secret) = plain().await;
     let mut number = 0;
     for step in STEPS {
@@ -485,13 +490,11 @@ async fn a_crash_at_any_point_is_healed_by_the_next_try() {
             for earlier in STEPS.into_iter().take_while(|it| *it != step) {
                 world.step(earlier).await.unwrap();
             }
-            let crashed = CrashAt::new(point, world.step(step)).await.is_none();
-            // Secrets Manager tries again, from the first step and with the same token.
-            world.rotate(TOKEN).await.unwrap_or_else(|error| panic!("{step} at {point}: {error:?}"));
-            assert_eq!(world.labels(), ["AWSCURRENT=second", "AWSPENDING=second", "AWSPREVIOUS=first"]);
+            let stopped = CrashAt::new(point, world.step(step)).await.is_none();
+            println!("{step}, stopped at {point}");
+            recover(&world).await;
             assert_current_works(&world, &server).await;
-            if !crashed {
-                println!("{step}: {point} points");
+            if !stopped {
                 break;
             }
         }
@@ -500,29 +503,24 @@ async fn a_crash_at_any_point_is_healed_by_the_next_try() {
 }
 
 #[tokio::test]
+async fn a_crash_at_any_point_is_healed_by_the_next_try() {
+    stop_everywhere(async |world| {
+        // Secrets Manager tries again, from the first step and with the same token.
+        world.rotate(TOKEN).await.unwrap();
+        assert_eq!(world.labels(), ["AWSCURRENT=second", "AWSPENDING=second", "AWSPREVIOUS=first"]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_rotation_cancelled_at_any_point_is_healed_by_the_next_rotation() {
-    let (server, secret) = plain().await;
-    let mut number = 0;
-    for step in STEPS {
-        for point in 0.. {
-            number += 1;
-            let user = format!("user_{number}");
-            server.execute(&format!("CREATE ROLE {user} LOGIN PASSWORD '{OLD}'")).await.unwrap();
-            let world = world(&with(&secret, json!({"username": user})));
-            for earlier in STEPS.into_iter().take_while(|it| *it != step) {
-                world.step(earlier).await.unwrap();
-            }
-            let crashed = CrashAt::new(point, world.step(step)).await.is_none();
-            world.service.cancel_rotation(SECRET).unwrap();
-            world.service.update_stage(SECRET, "AWSPENDING", None, Some(TOKEN)).unwrap();
-            world.service.begin_rotation(SECRET, THIRD).unwrap();
-            world.rotate(THIRD).await.unwrap_or_else(|error| panic!("{step} at {point}: {error:?}"));
-            assert_current_works(&world, &server).await;
-            if !crashed {
-                break;
-            }
-        }
-    }
+    stop_everywhere(async |world| {
+        world.service.cancel_rotation(SECRET).unwrap();
+        world.service.update_stage(SECRET, "AWSPENDING", None, Some(TOKEN)).unwrap();
+        world.service.begin_rotation(SECRET, THIRD).unwrap();
+        world.rotate(THIRD).await.unwrap();
+    })
+    .await;
 }
 
 #[tokio::test]
