@@ -103,11 +103,12 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// All in one transaction: after a crash there is the clone as it was, or as it is to be.
+    /// All statements go in one message, which makes them one transaction (PostgreSQL's simple query protocol): after a
+    /// crash there is the clone as it was, or as it is to be.
     async fn prepare(&self, rotation: &Rotation<'_>, admin: &Session, password: &str) -> Result<()> {
         let encryption = self.ask(admin, "SELECT current_setting('password_encryption')").await?;
         let encryption = encryption.first().and_then(|row| row.first()).and_then(Option::as_deref);
-        let mut statements = vec!["BEGIN".to_owned()];
+        let mut statements = Vec::new();
         if self.user == self.base {
             self.check_base(admin).await?;
         } else {
@@ -115,12 +116,10 @@ impl Pair<'_> {
         }
         let (user, verifier) = (escape_identifier(self.user), verifier(encryption, self.user, password));
         statements.push(format!("ALTER ROLE {user} LOGIN PASSWORD {}", escape_literal(&verifier)));
-        statements.push("COMMIT".to_owned());
         rotation.changing();
         admin.run(&statements.join("; ")).await.map(drop).map_err(|failure| match failure {
             Failure::Other(error) => error,
             Failure::State(state) => {
-                // The transaction is undone with the session.
                 rotation.unchanged();
                 self.refused(&state)
             }
