@@ -114,8 +114,9 @@ impl Engine<'_> {
                 // After a lost answer the value may be stored, and its key must live.
                 if !error.is_transient() {
                     rotation.unchanged();
-                    if kind.mints() {
-                        kind.revoke(rotation, &made).await?;
+                    if kind.mints() && kind.revoke(rotation, &made).await.is_err() {
+                        // The next try removes it; what the operator must hear of is the put.
+                        return Err(error.context("the new credential is not stored and not withdrawn yet"));
                     }
                 }
                 Err(error)

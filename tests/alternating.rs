@@ -321,6 +321,25 @@ async fn a_crash_at_any_point_is_healed_and_one_login_always_works() {
 }
 
 #[tokio::test]
+async fn a_users_settings_cannot_speak_with_the_administrators_voice() {
+    let (server, secret, admin) = server(Options::default()).await;
+    // A user may give itself any setting, and this one is a valid list of one schema.
+    let own = server.connect("app", OLD).await.unwrap();
+    own.batch_execute(
+        "SELECT set_config('search_path', 'x;ALTER/**/ROLE/**/app/**/SUPERUSER;--', false);
+         ALTER ROLE app SET search_path FROM CURRENT",
+    )
+    .await
+    .unwrap();
+    let world = world(&secret, &admin);
+    world.rotate(TOKEN).await.unwrap();
+    let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+    let row = client.query_one("SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname LIKE 'app%'", &[]).await.unwrap();
+    assert!(!row.get::<_, bool>(0), "the user has made itself a superuser");
+    assert!(works(&server, &login(&world, "AWSCURRENT")).await);
+}
+
+#[tokio::test]
 async fn an_administrator_need_not_be_a_superuser() {
     let (server, secret, admin) = server(Options::default()).await;
     server.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'").await.unwrap();

@@ -283,15 +283,32 @@ const ATTRIBUTES: [(&str, &str); 6] = [
     ("INHERIT", "NOINHERIT"),
 ];
 
-/// Lists are stored as they were written, each element quoted if it has to be; as one literal they would be one element.
+/// The value as a literal, or for settings that are lists of names, each of its elements as one: as a single literal they
+/// would be one element. A user chooses its own settings, so that nothing of them may stand in a statement unquoted.
 fn setting_value(name: &str, value: &str) -> String {
-    const LISTS: [&str; 5] =
-        ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries", "DateStyle"];
-    if LISTS.iter().any(|list| list.eq_ignore_ascii_case(name)) && !value.is_empty() {
-        value.to_owned()
-    } else {
-        escape_literal(value)
+    const LISTS: [&str; 4] =
+        ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
+    let elements = if LISTS.iter().any(|it| it.eq_ignore_ascii_case(name)) { list(value) } else { Vec::new() };
+    if elements.is_empty() {
+        return escape_literal(value);
     }
+    elements.iter().map(|element| escape_literal(element)).collect::<Vec<_>>().join(", ")
+}
+
+/// The elements of a list as `pg_db_role_setting` has it: with commas between, in double quotes where they need them.
+fn list(value: &str) -> Vec<String> {
+    let mut elements = vec![String::new()];
+    let (mut quoted, mut letters) = (false, value.chars().peekable());
+    while let (Some(letter), Some(element)) = (letters.next(), elements.last_mut()) {
+        match letter {
+            '"' if quoted && letters.next_if_eq(&'"').is_some() => element.push('"'),
+            '"' => quoted = !quoted,
+            ',' if !quoted => elements.push(String::new()),
+            _ if quoted || !letter.is_whitespace() => element.push(letter),
+            _ => {}
+        }
+    }
+    elements
 }
 
 fn is_true(rows: &[Vec<Option<String>>]) -> bool {
@@ -322,6 +339,20 @@ pub(super) async fn check(session: &Session, target: &Target<'_>) -> Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_are_quoted_element_by_element() {
+        for (name, value, expected) in [
+            ("search_path", r#"app, "Odd, ""name""", "$user""#, r#"'app', 'Odd, "name"', '$user'"#),
+            ("search_path", r#""""#, "''"),
+            ("search_path", "x;DROP/**/ROLE/**/y;--", "'x;DROP/**/ROLE/**/y;--'"),
+            ("search_path", "it's", "'it''s'"),
+            ("DateStyle", "ISO, MDY", "'ISO, MDY'"),
+            ("work_mem", "", "''"),
+        ] {
+            assert_eq!(setting_value(name, value), expected, "{name} {value}");
+        }
+    }
 
     #[test]
     fn pairs_are_those_of_aws() {
