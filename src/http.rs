@@ -36,7 +36,7 @@ impl Http {
     /// # Errors
     /// Config, when the operator's file of authorities cannot be read.
     pub fn new(trust: &Trust) -> Result<Self> {
-        let tls = trust.verify_full(None)?;
+        let tls = trust.verify_full()?;
         let mut tcp = connect::HttpConnector::new();
         tcp.enforce_http(false);
         // Small messages to and fro: waiting to fill a packet only adds time.

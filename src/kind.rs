@@ -130,6 +130,8 @@ pub struct Settings {
     pub remove_pending: bool,
     /// The ARNs of the administrators' secrets that may be used; empty allows any that the role may read.
     pub admin_secrets: Vec<String>,
+    /// `USERNAME_CHARACTER_LIMIT` of AWS's MySQL function, as it is written.
+    pub username_limit: Option<String>,
 }
 
 /// What the engine lends to a kind for one step.
@@ -154,6 +156,11 @@ impl Rotation<'_> {
     /// To be called when the service definitely refused the change.
     pub fn unchanged(&self) {
         self.progress.changing.store(false, Ordering::Relaxed);
+    }
+
+    /// What the log should add to a step that succeeds. The first note stands.
+    pub fn note(&self, text: String) {
+        let _ = self.progress.note.set(text);
     }
 
     /// A setting of the secret: its field `name`, or its tag `keywheel:name`.
@@ -225,6 +232,14 @@ pub struct Earlier<'a> {
 pub const MAX_UNLABELLED: usize = 4;
 
 impl Earlier<'_> {
+    /// AWSPREVIOUS alone.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`].
+    pub async fn previous(&self) -> Result<Option<Secret>> {
+        readable(self.store.get(Version::Previous).await)
+    }
+
     /// The next older value and what to call it in a message. Values that cannot be read are passed over.
     ///
     /// # Errors
@@ -232,7 +247,7 @@ impl Earlier<'_> {
     pub async fn next(&mut self) -> Result<Option<(String, Secret)>> {
         if !self.asked_previous {
             self.asked_previous = true;
-            if let Some(secret) = readable(self.store.get(Version::Previous).await)? {
+            if let Some(secret) = self.previous().await? {
                 return Ok(Some(("AWSPREVIOUS".to_owned(), secret)));
             }
         }

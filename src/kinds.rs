@@ -1,5 +1,7 @@
 //! The registry of kinds.
 
+#[cfg(feature = "mysql")]
+mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
@@ -15,7 +17,11 @@ use crate::secret::Secret;
 pub const KINDS: &[&dyn Kind] = &[
     &random::Random,
     #[cfg(feature = "postgres")]
-    &postgres::Postgres,
+    &crate::sql::Sql(postgres::Postgres),
+    #[cfg(feature = "mysql")]
+    &crate::sql::Sql(mysql::MySql(&mysql::MYSQL)),
+    #[cfg(feature = "mysql")]
+    &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.

@@ -39,7 +39,7 @@
 //! # }
 //! ```
 
-#[cfg(feature = "postgres")]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod admin;
 pub mod error;
 pub mod event;
@@ -47,10 +47,14 @@ pub mod handler;
 pub mod http;
 pub mod kind;
 pub mod kinds;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod net;
 pub mod password;
 pub mod rotate;
 pub mod secret;
 pub mod services;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql;
 pub mod store;
 pub mod tls;
 

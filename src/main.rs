@@ -33,6 +33,7 @@ async fn start() -> Result<(), lambda_runtime::Error> {
         admin_secrets: variable("KEYWHEEL_ADMIN_SECRETS")
             .map(|arns| arns.split(',').map(|arn| arn.trim().to_owned()).collect())
             .unwrap_or_default(),
+        username_limit: variable("USERNAME_CHARACTER_LIMIT"),
     };
     // A file of authorities that cannot be read is told by the invocations that need it, where it is looked for.
     let http = Http::new(&settings.trust).or_else(|_| Http::new(&tls::Trust::default()))?;

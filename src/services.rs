@@ -21,6 +21,13 @@ pub trait Services: Send + Sync {
     /// # Errors
     /// Config, when there is none with this ARN or the role may not ask; Transient, when RDS does not answer.
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint>;
+
+    /// Whether the database at the host name `replica` gets its changes from the one at `source`: a read replica of RDS, or
+    /// another endpoint of the same Aurora cluster.
+    ///
+    /// # Errors
+    /// Config, when the role may not ask; Transient, when RDS does not answer.
+    async fn replicates(&self, replica: &str, source: &str) -> Result<bool>;
 }
 
 /// A database of RDS, by its ARN.

@@ -1,7 +1,7 @@
 //! Whom we trust, and how much a secret asks of a server's certificate.
 //!
-//! The roots are the public ones and those of Amazon RDS, compiled in as parsed anchors so that a cold start parses
-//! nothing, and what the operator adds. There is no way from TLS to plaintext but a secret that says so.
+//! The roots are the public ones and those of Amazon RDS, compiled in, and what the operator adds. Reading the ninety-odd
+//! certificates of RDS takes a twentieth of a millisecond. There is no way from TLS to plaintext but a secret that says so.
 
 mod rds_roots;
 
@@ -12,7 +12,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
 
@@ -65,6 +65,35 @@ impl Mode {
     }
 }
 
+/// What a secret says about TLS.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    /// How much of the server's certificate is checked.
+    pub mode: Mode,
+    /// Field `sslrootcert`: certificates to trust as well, in PEM.
+    pub roots: Option<&'a str>,
+    /// Fields `sslcert` and `sslkey`: the client's certificates and key, in PEM.
+    pub identity: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Ask<'a> {
+    /// Reads `sslmode`, `ssl`, `sslrootcert`, `sslcert` and `sslkey`.
+    ///
+    /// # Errors
+    /// Config, as [`Mode::of`], and for a client's certificate without its key or a key without a certificate.
+    pub fn of(fields: Exposed<'a>) -> Result<Self> {
+        let identity = match (fields.optional("sslcert")?, fields.optional("sslkey")?) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            _ => {
+                return Err(Error::config(Code::Field, "one of the fields \"sslcert\" and \"sslkey\" is missing")
+                    .hint("a client's certificate and its key, both in PEM, or neither"));
+            }
+        };
+        Ok(Self { mode: Mode::of(fields)?, roots: fields.optional("sslrootcert")?, identity })
+    }
+}
+
 /// Trusted authorities: the public ones, those of RDS, and those of a file of the operator's.
 pub struct Trust {
     file: Option<PathBuf>,
@@ -88,56 +117,81 @@ impl Trust {
         Self { file: Some(path), ..Self::default() }
     }
 
-    fn roots(&self, extra: Option<&str>) -> Result<Arc<RootCertStore>> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        roots.extend(rds_roots::RDS_ROOTS.iter().cloned());
+    /// The certificates that are trusted beside the public authorities: those of RDS, of the operator's file, and of `extra`
+    /// (PEM). For a driver that takes certificates and brings the public ones itself.
+    ///
+    /// # Errors
+    /// Config, when certificates cannot be read; the message names the field or file.
+    pub fn certificates(&self, extra: Option<&str>) -> Result<Vec<CertificateDer<'static>>> {
+        let mut all: Vec<_> = rds_roots::RDS_ROOTS.iter().map(|it| CertificateDer::from_slice(it)).collect();
         if let Some(path) = &self.file {
             let place = format!("the file {} named by KEYWHEEL_CA_FILE", path.display());
             let pem = std::fs::read(path).map_err(|error| {
                 Error::config(Code::Environment, format!("{place} cannot be read: {}", error.kind()))
             })?;
-            add(&mut roots, &pem, &place)?;
+            all.extend(read_pem(&pem, &place)?);
         }
         if let Some(pem) = extra {
-            add(&mut roots, pem.as_bytes(), "field \"sslrootcert\"")?;
+            all.extend(read_pem(pem.as_bytes(), "field \"sslrootcert\"")?);
+        }
+        Ok(all)
+    }
+
+    fn roots(&self, extra: Option<&str>) -> Result<Arc<RootCertStore>> {
+        let mut roots = RootCertStore::empty();
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        for certificate in self.certificates(extra)? {
+            // They have been read once; see `read_pem`.
+            let _ = roots.add(certificate);
         }
         Ok(Arc::new(roots))
     }
 
-    /// The TLS settings for [`Mode::VerifyFull`], trusting the certificates in `extra` (PEM) as well.
+    /// The TLS settings for [`Mode::VerifyFull`] without a client's certificate.
     ///
     /// # Errors
     /// Config, when certificates cannot be read; the message names the field or file.
-    pub fn verify_full(&self, extra: Option<&str>) -> Result<Arc<ClientConfig>> {
-        if let (Some(config), None) = (self.verify_full.get(), extra) {
+    pub fn verify_full(&self) -> Result<Arc<ClientConfig>> {
+        if let Some(config) = self.verify_full.get() {
             return Ok(config.clone());
         }
-        let config = Arc::new(self.builder()?.with_root_certificates(self.roots(extra)?).with_no_client_auth());
-        if extra.is_none() {
-            let _ = self.verify_full.set(config.clone());
-        }
-        Ok(config)
+        let config = Arc::new(self.builder()?.with_root_certificates(self.roots(None)?).with_no_client_auth());
+        Ok(self.verify_full.get_or_init(|| config).clone())
     }
 
-    /// The TLS settings for `mode`, trusting the certificates in `extra` (PEM) as well; `None` for plaintext.
+    /// The TLS settings that `ask` asks for; `None` for plaintext.
     ///
     /// # Errors
-    /// Config, when certificates cannot be read; the message names the field or file.
-    pub fn client(&self, mode: Mode, extra: Option<&str>) -> Result<Option<Arc<ClientConfig>>> {
-        let authority = match mode {
+    /// Config, when certificates or the key cannot be read; the message names the field or file.
+    pub fn client(&self, ask: &Ask<'_>) -> Result<Option<Arc<ClientConfig>>> {
+        let builder = match ask.mode {
             Mode::Disable => return Ok(None),
-            Mode::VerifyFull => return self.verify_full(extra).map(Some),
+            Mode::VerifyFull if ask.roots.is_none() && ask.identity.is_none() => return self.verify_full().map(Some),
+            Mode::VerifyFull => self.builder()?.with_root_certificates(self.roots(ask.roots)?),
             Mode::VerifyCa => {
-                let builder = WebPkiServerVerifier::builder_with_provider(self.roots(extra)?, self.provider.clone());
+                let roots = self.roots(ask.roots)?;
+                let builder = WebPkiServerVerifier::builder_with_provider(roots, self.provider.clone());
                 let unusable = |error| Error::config(Code::Tls, format!("the trusted authorities: {error}"));
-                Some(builder.build().map_err(unusable)?)
+                self.lesser(Some(builder.build().map_err(unusable)?))?
             }
-            Mode::Require => None,
+            Mode::Require => self.lesser(None)?,
         };
+        let Some((certificate, key)) = ask.identity else { return Ok(Some(Arc::new(builder.with_no_client_auth()))) };
+        let certificates = read_pem(certificate.as_bytes(), "field \"sslcert\"")?;
+        let unusable = || {
+            Error::config(Code::Field, "field \"sslkey\" is not the private key of field \"sslcert\"")
+                .hint("a key in PEM without a passphrase, from -----BEGIN PRIVATE KEY----- on")
+        };
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| unusable())?;
+        builder.with_client_auth_cert(certificates, key).map(|config| Some(Arc::new(config))).map_err(|_| unusable())
+    }
+
+    fn lesser(
+        &self,
+        authority: Option<Arc<WebPkiServerVerifier>>,
+    ) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>> {
         let verifier = Arc::new(LesserVerifier { authority, provider: self.provider.clone() });
-        let config = self.builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        Ok(Some(Arc::new(config)))
+        Ok(self.builder()?.dangerous().with_custom_certificate_verifier(verifier))
     }
 
     fn builder(&self) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>> {
@@ -147,17 +201,22 @@ impl Trust {
     }
 }
 
-fn add(roots: &mut RootCertStore, pem: &[u8], place: &str) -> Result<()> {
+/// The certificates in `pem`, each fit to be trusted.
+fn read_pem(pem: &[u8], place: &str) -> Result<Vec<CertificateDer<'static>>> {
     let unusable = |what: &str| {
         Error::config(Code::Field, format!("{place} {what}"))
             .hint("certificates in PEM, from -----BEGIN CERTIFICATE----- on")
     };
-    let before = roots.len();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| unusable("is not valid PEM"))?;
-        roots.add(certificate).map_err(|_| unusable("has a certificate that cannot be read"))?;
+    let read: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let read = read.map_err(|_| unusable("is not valid PEM"))?;
+    if read.is_empty() {
+        return Err(unusable("has no certificate"));
     }
-    if roots.len() == before { Err(unusable("has no certificate")) } else { Ok(()) }
+    for certificate in &read {
+        let readable = RootCertStore::empty().add(certificate.clone());
+        readable.map_err(|_| unusable("has a certificate that cannot be read"))?;
+    }
+    Ok(read)
 }
 
 /// Checks less than a browser would, because the secret says so: the authority without the name (`verify-ca`), or nothing
@@ -241,6 +300,10 @@ mod tests {
         Mode::of(Secret::parse(format!("{{{fields}}}"))?.expose())
     }
 
+    fn ask(mode: Mode, roots: Option<&str>) -> Ask<'_> {
+        Ask { mode, roots, identity: None }
+    }
+
     #[test]
     fn ssl_and_sslmode() {
         for (fields, expected) in [
@@ -285,10 +348,11 @@ mod tests {
             (broken, "has a certificate that cannot be read"),
             (cut, "is not valid PEM"),
         ] {
-            let error = Trust::default().client(Mode::VerifyFull, Some(pem)).err().unwrap().to_string();
+            let error = Trust::default().client(&ask(Mode::VerifyFull, Some(pem))).err().unwrap().to_string();
             assert!(error.contains(&format!("field \"sslrootcert\" {expected}")), "{error}");
         }
-        let error = Trust::with_file("/nonexistent.pem".into()).client(Mode::VerifyCa, None).err().unwrap().to_string();
+        let error =
+            Trust::with_file("/nonexistent.pem".into()).client(&ask(Mode::VerifyCa, None)).err().unwrap().to_string();
         assert!(error.contains("/nonexistent.pem named by KEYWHEEL_CA_FILE cannot be read"), "{error}");
     }
 }

@@ -239,6 +239,10 @@ impl Services for Mute {
     async fn endpoint(&self, _: Managed<'_>) -> Result<Endpoint> {
         std::future::pending().await
     }
+
+    async fn replicates(&self, _: &str, _: &str) -> Result<bool> {
+        std::future::pending().await
+    }
 }
 
 #[async_trait]

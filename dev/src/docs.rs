@@ -66,9 +66,9 @@ fn fields() -> String {
         text.push_str("| field | default | what it is |\n| --- | --- | --- |\n");
         for field in kind.fields() {
             let default = match (field.default, field.required) {
-                (Some(default), _) => format!("`{default}`"),
+                (Some(default), _) if !default.is_empty() => format!("`{default}`"),
                 (None, true) => "required".to_owned(),
-                (None, false) => "–".to_owned(),
+                _ => "–".to_owned(),
             };
             let _ = writeln!(text, "| `{}` | {default} | {} |", field.name, field.doc.replace('|', "\\|"));
         }

@@ -56,17 +56,25 @@ impl Services for Aws {
         Box::new(AwsStore::new(&self.secrets, id))
     }
 
-    #[cfg(feature = "rds")]
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
-        self.rds.endpoint(managed).await
+        #[cfg(feature = "rds")]
+        return self.rds.endpoint(managed).await;
+        #[cfg(not(feature = "rds"))]
+        without_rds(&format!("where the database {managed:?} is"))
     }
 
-    #[cfg(not(feature = "rds"))]
-    async fn endpoint(&self, _managed: Managed<'_>) -> Result<Endpoint> {
-        use crate::error::{Code, Error};
-        Err(Error::config(Code::Admin, "this build cannot ask RDS where a database is")
-            .hint("build with the feature `rds`"))
+    async fn replicates(&self, replica: &str, source: &str) -> Result<bool> {
+        #[cfg(feature = "rds")]
+        return self.rds.replicates(replica, source).await;
+        #[cfg(not(feature = "rds"))]
+        without_rds(&format!("whether {replica} is a replica of {source}"))
     }
+}
+
+#[cfg(not(feature = "rds"))]
+fn without_rds<T>(what: &str) -> Result<T> {
+    use crate::error::{Code, Error};
+    Err(Error::config(Code::Admin, format!("this build cannot ask RDS {what}")).hint("build with the feature `rds`"))
 }
 
 #[cfg(test)]

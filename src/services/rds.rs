@@ -7,6 +7,7 @@ use aws_sdk_rds::Client;
 
 use super::{Endpoint, Managed};
 use crate::error::{Code, Error, Result};
+use crate::net::same_machine;
 use crate::store::aws::{Call, explain};
 
 const INSTANCES: Call =
@@ -49,4 +50,60 @@ impl Rds {
                 .hint("check that the database of the administrator's secret exists and is available")
         })
     }
+
+    /// Asks for every database of the account and Region: a name in a secret may be an alias, which leads to one of them only
+    /// by its addresses.
+    pub(super) async fn replicates(&self, replica: &str, source: &str) -> Result<bool> {
+        let client = self.client.get_or_init(|| Client::new(&self.config));
+        let mut members = Vec::new();
+        let mut pages = client.describe_db_instances().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| explain(INSTANCES, "all databases", &error))?;
+            members.extend(page.db_instances.unwrap_or_default().into_iter().filter_map(|it| {
+                Some(Member {
+                    host: it.endpoint?.address?,
+                    names: [it.db_instance_identifier, it.db_instance_arn].into_iter().flatten().collect(),
+                    cluster: it.db_cluster_identifier,
+                    source: it.read_replica_source_db_instance_identifier,
+                })
+            }));
+        }
+        let mut pages = client.describe_db_clusters().into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| explain(CLUSTERS, "all clusters", &error))?;
+            for it in page.db_clusters.unwrap_or_default() {
+                let hosts = [it.endpoint, it.reader_endpoint].into_iter().flatten();
+                for host in hosts.chain(it.custom_endpoints.unwrap_or_default()) {
+                    let cluster = it.db_cluster_identifier.clone();
+                    members.push(Member { host, names: Vec::new(), cluster, source: None });
+                }
+            }
+        }
+        let (Some(replica), Some(source)) = (find(&members, replica).await, find(&members, source).await) else {
+            return Ok(false);
+        };
+        let same_cluster = replica.cluster.is_some() && replica.cluster == source.cluster;
+        Ok(same_cluster || replica.source.as_ref().is_some_and(|it| source.names.contains(it)))
+    }
+}
+
+/// What answers at one host name of RDS.
+struct Member {
+    host: String,
+    names: Vec<String>,
+    cluster: Option<String>,
+    /// The identifier of the instance that it replicates; its ARN, if that is in another Region.
+    source: Option<String>,
+}
+
+async fn find<'a>(members: &'a [Member], host: &str) -> Option<&'a Member> {
+    if let Some(member) = members.iter().find(|it| it.host.eq_ignore_ascii_case(host)) {
+        return Some(member);
+    }
+    for member in members {
+        if same_machine(&member.host, host).await {
+            return Some(member);
+        }
+    }
+    None
 }

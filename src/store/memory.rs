@@ -541,6 +541,10 @@ impl Services for Service {
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
         Err(Error::config(Code::Admin, format!("there is no database {managed:?} in memory")))
     }
+
+    async fn replicates(&self, _replica: &str, _source: &str) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// The error for a `SecretBinary`.

@@ -41,6 +41,8 @@ pub struct World {
 pub struct Aws {
     pub service: Service,
     pub database: Mutex<Option<(String, Endpoint)>>,
+    /// Host names of a replica and its source.
+    pub replica: Mutex<Option<(String, String)>>,
 }
 
 #[async_trait]
@@ -55,6 +57,11 @@ impl Services for Aws {
         let found = database.filter(|(it, _)| it == arn).map(|(_, endpoint)| endpoint);
         found.ok_or_else(|| Error::config(Code::Admin, format!("RDS knows no endpoint of {arn}")))
     }
+
+    async fn replicates(&self, replica: &str, source: &str) -> Result<bool> {
+        let pair = self.replica.lock().unwrap().clone();
+        Ok(pair.is_some_and(|(it, of)| it == replica && of == source))
+    }
 }
 
 impl World {
@@ -68,7 +75,7 @@ impl World {
         service.edit(SECRET, |record| record.rotation_function = Some("keywheel".to_owned())).unwrap();
         service.begin_rotation(SECRET, TOKEN).unwrap();
         let store = Probed::new(service.store(SECRET));
-        let services = Aws { service: service.clone(), database: Mutex::default() };
+        let services = Aws { service: service.clone(), database: Mutex::default(), replica: Mutex::default() };
         Self { service, settings: Settings::default(), kinds, store, services }
     }
 

@@ -38,7 +38,7 @@ def setUpModule():
 
 
 CHOICES = {
-    "Kind": ["random", "postgres"],
+    "Kind": ["random", "postgres", "mysql", "mariadb"],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
     "MountPrevious": ["true", "false"],

@@ -22,35 +22,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
 
     // By name and end of life, so that a refresh shows only what changed.
-    let mut anchors = BTreeMap::new();
+    let mut roots = BTreeMap::new();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate?;
         let parsed = Certificate::from_der(&certificate)?.tbs_certificate;
         let expires = parsed.validity.not_after.to_unix_duration();
         if expires > now {
-            let anchor = webpki::anchor_from_trusted_cert(&certificate)?.to_owned();
             let name = parsed.subject.to_string();
-            anchors.insert((name, parsed.validity.not_after.to_string()), anchor);
+            roots.insert((name, parsed.validity.not_after.to_string()), certificate);
         }
     }
-    if anchors.is_empty() {
+    if roots.is_empty() {
         return Err("no certificate that is still valid".into());
     }
 
-    println!("//! The certificate authorities of Amazon RDS, as trust anchors.");
+    println!("//! The certificates of Amazon RDS's authorities, in DER.");
     println!("//!");
     println!("//! Made by `make roots` from {provenance}; do not edit.\n");
-    println!("use rustls::pki_types::{{Der, TrustAnchor}};\n");
-    println!("pub(super) const RDS_ROOTS: &[TrustAnchor<'static>] = &[");
-    for ((name, expires), anchor) in anchors {
-        if anchor.name_constraints.is_some() {
-            return Err(format!("{name} has name constraints, which are not carried over").into());
-        }
+    println!("pub(super) const RDS_ROOTS: &[&[u8]] = &[");
+    for ((name, expires), certificate) in roots {
         println!("    // {name}, until {expires}");
-        println!("    TrustAnchor {{");
-        println!("        subject: Der::from_slice({}),", literal(&anchor.subject));
-        println!("        subject_public_key_info: Der::from_slice({}),", literal(&anchor.subject_public_key_info));
-        println!("        name_constraints: None,\n    }},");
+        println!("    {},", literal(&certificate));
     }
     println!("];");
     Ok(())

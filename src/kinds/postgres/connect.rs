@@ -1,34 +1,32 @@
 //! One connection to PostgreSQL: bounded waits, no fall-back from TLS, and errors told apart by code.
 
 use std::error::Error as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::Target;
 use crate::error::{Code, Error, Result, Which};
+use crate::net::{connect_error, no_address, resolve};
+use crate::sql::{ANSWER_WITHIN, CONNECT_WITHIN, Login, Target, timed_out};
 use crate::tls::handshake_error;
 
-/// For name, connection, TLS and sign-in together; AWS's functions give as much to the connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// For one statement.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// For [`Session::change`].
+const CHANGE_TRIES: usize = 3;
 
 /// What a client sends to ask for TLS: length 8, code 80877103 (PostgreSQL's frontend/backend protocol, `SSLRequest`).
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// A session of one login. Dropping it breaks the connection; nothing goes on in the background.
-pub(super) struct Session {
+pub(in crate::kinds) struct Session {
     client: Client,
     driver: Driver,
     place: String,
@@ -43,39 +41,23 @@ impl Drop for Driver {
 }
 
 impl Session {
-    /// Signs in at `target` with `password`. `which` is the credential that a refusal is about.
-    pub(super) async fn open(
-        target: &Target<'_>,
-        tls: Option<Arc<ClientConfig>>,
-        password: &str,
-        which: Which,
-    ) -> Result<Self> {
-        let place = target.place();
-        let deadline = Instant::now() + CONNECT_WITHIN;
-        let Ok(opened) = timeout_at(deadline, Self::open_unbounded(target, tls, password, which, &place)).await else {
-            let seconds = CONNECT_WITHIN.as_secs();
-            return Err(Error::transient(Code::Timeout, format!("no answer from {place} in {seconds} s")));
-        };
-        opened
+    /// Signs in as the user of `login` with `password`. `which` is the credential that a refusal is about.
+    pub(in crate::kinds) async fn open(login: &Login<'_>, password: &str, which: Which) -> Result<Self> {
+        let place = login.target.place();
+        let opened = timeout(CONNECT_WITHIN, Self::open_unbounded(login, password, which, &place));
+        opened.await.unwrap_or_else(|_| Err(timed_out(&place, CONNECT_WITHIN)))
     }
 
-    async fn open_unbounded(
-        target: &Target<'_>,
-        tls: Option<Arc<ClientConfig>>,
-        password: &str,
-        which: Which,
-        place: &str,
-    ) -> Result<Self> {
-        let mut stream = reach(target.host, target.port).await?;
+    async fn open_unbounded(login: &Login<'_>, password: &str, which: Which, place: &str) -> Result<Self> {
+        let target = &login.target;
+        let mut stream = reach(target).await?;
         let mut config = tokio_postgres::Config::new();
-        config
-            .user(target.user)
-            .password(password)
-            .dbname(target.database)
-            .application_name("keywheel")
-            .ssl_mode(SslMode::Disable);
+        config.user(target.user).password(password).application_name("keywheel").ssl_mode(SslMode::Disable);
+        if let Some(database) = target.database {
+            config.dbname(database);
+        }
         let failed = |error: tokio_postgres::Error| sign_in_error(&error, target, which, place);
-        let (client, driver) = match tls {
+        let (client, driver) = match &login.trust.client(&login.ask)? {
             None => {
                 let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(failed)?;
                 (client, tokio::spawn(connection))
@@ -84,9 +66,9 @@ impl Session {
                 ask_for_tls(&mut stream, place).await?;
                 // TLS has been asked for, so the driver starts with the handshake.
                 config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-                let mut connector = MakeRustlsConnect::new(ClientConfig::clone(&tls));
+                let mut connector = MakeRustlsConnect::new(ClientConfig::clone(tls));
                 let connector = MakeTlsConnect::<TcpStream>::make_tls_connect(&mut connector, target.host)
-                    .map_err(|_| host_error(target.host))?;
+                    .map_err(|_| no_address(target.host))?;
                 let (client, connection) = config.connect_raw(stream, connector).await.map_err(failed)?;
                 (client, tokio::spawn(connection))
             }
@@ -98,10 +80,9 @@ impl Session {
     ///
     /// # Errors
     /// [`Failure`], which the caller words.
-    pub(super) async fn run(&self, sql: &str) -> std::result::Result<Vec<Vec<Option<String>>>, Failure> {
+    pub(in crate::kinds) async fn run(&self, sql: &str) -> std::result::Result<Rows, Failure> {
         let Ok(answered) = timeout(ANSWER_WITHIN, self.client.simple_query(sql)).await else {
-            let message = format!("no answer from {} in {} s", self.place, ANSWER_WITHIN.as_secs());
-            return Err(Failure::Other(Error::transient(Code::Timeout, message)));
+            return Err(Failure::Other(timed_out(&self.place, ANSWER_WITHIN)));
         };
         let messages = answered.map_err(|error| match error.code() {
             Some(state) => Failure::State(state.clone()),
@@ -116,8 +97,38 @@ impl Session {
         Ok(rows.collect())
     }
 
+    /// [`run`](Self::run) for a change of roles that does no harm when it is done twice. Two changes of one role at the same
+    /// time are an internal error to PostgreSQL ("tuple concurrently updated"), and the later one may try again.
+    pub(in crate::kinds) async fn change(&self, sql: &str) -> std::result::Result<(), Failure> {
+        for _ in 0..CHANGE_TRIES {
+            match self.run(sql).await {
+                Err(Failure::State(SqlState::INTERNAL_ERROR)) => {}
+                other => return other.map(drop),
+            }
+        }
+        self.run(sql).await.map(drop)
+    }
+
+    /// [`run`](Self::run), with errors that need no words of their own.
+    pub(in crate::kinds) async fn ask(&self, sql: &str) -> Result<Rows> {
+        self.run(sql).await.map_err(|failure| self.plain(failure))
+    }
+
+    /// The error of a failure that has no words of its own.
+    pub(in crate::kinds) fn plain(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::State(state) => server_error(&state, &self.place),
+            Failure::Other(error) => error,
+        }
+    }
+
+    /// Host and port, for messages.
+    pub(in crate::kinds) fn place(&self) -> &str {
+        &self.place
+    }
+
     /// Says goodbye, so that the server's log has no broken connection in it.
-    pub(super) async fn close(self) {
+    pub(in crate::kinds) async fn close(self) {
         let Self { client, mut driver, .. } = self;
         drop(client);
         // What the goodbye meets is of no interest: the work is done.
@@ -125,23 +136,31 @@ impl Session {
     }
 }
 
+/// What a query returned, all as text.
+pub(in crate::kinds) type Rows = Vec<Vec<Option<String>>>;
+
+/// The first column of the first row.
+pub(in crate::kinds) fn single(rows: &Rows) -> Option<&str> {
+    rows.first()?.first()?.as_deref()
+}
+
+/// Whether the first column of the first row is true.
+pub(in crate::kinds) fn is_true(rows: &Rows) -> bool {
+    single(rows) == Some("t")
+}
+
 /// Why a statement failed.
-pub(super) enum Failure {
+pub(in crate::kinds) enum Failure {
     /// The server said so, with this SQLSTATE.
     State(SqlState),
     /// There was no answer.
     Other(Error),
 }
 
-/// Connects to the first address of `host` that answers.
-async fn reach(host: &str, port: u16) -> Result<TcpStream> {
-    let place = format!("{host}:{port}");
-    let addresses: Vec<_> = lookup_host((host, port))
-        .await
-        .map_err(|error| Error::transient(Code::Dns, format!("`{host}` does not resolve: {}", error.kind())))?
-        .collect();
+/// Connects to the first address that answers.
+async fn reach(target: &Target<'_>) -> Result<TcpStream> {
     let mut last = None;
-    for address in addresses {
+    for address in resolve(target.host, target.port).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // Small messages to and fro: waiting to fill a packet only adds time.
@@ -151,17 +170,7 @@ async fn reach(host: &str, port: u16) -> Result<TcpStream> {
             Err(error) => last = Some(error),
         }
     }
-    Err(match last {
-        Some(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            Error::transient(Code::Refused, format!("nothing listens at {place}"))
-        }
-        Some(error) => Error::transient(Code::Unreachable, format!("cannot connect to {place}: {}", error.kind())),
-        None => host_error(host),
-    })
-}
-
-fn host_error(host: &str) -> Error {
-    Error::transient(Code::Dns, format!("`{host}` has no address"))
+    Err(last.map_or_else(|| no_address(target.host), |error| connect_error(&error, &target.place())))
 }
 
 async fn ask_for_tls(stream: &mut TcpStream, place: &str) -> Result<()> {
@@ -197,7 +206,7 @@ fn sign_in_error(error: &tokio_postgres::Error, target: &Target<'_>, which: Whic
                 .hint("check that the role has LOGIN and CONNECT, and that pg_hba.conf lets it in from the function, with or without TLS as the secret says")
         }
         SqlState::INVALID_CATALOG_NAME => {
-            Error::config(Code::Database, format!("{place} has no database {:?}", target.database))
+            Error::config(Code::Database, format!("{place} has no database {:?}", target.database.unwrap_or_default()))
         }
         SqlState::TOO_MANY_CONNECTIONS => {
             Error::transient(Code::TooManyConnections, format!("{place} has no free connection for user {user:?}"))
@@ -210,7 +219,7 @@ fn sign_in_error(error: &tokio_postgres::Error, target: &Target<'_>, which: Whic
 }
 
 /// An answer of the server that has no case of its own.
-pub(super) fn server_error(state: &SqlState, place: &str) -> Error {
+pub(in crate::kinds) fn server_error(state: &SqlState, place: &str) -> Error {
     Error::transient(Code::Server, format!("{place} answers with SQLSTATE {}", state.code()))
 }
 

@@ -1,0 +1,41 @@
+//! Names and addresses.
+
+use std::net::SocketAddr;
+
+use tokio::net::lookup_host;
+
+use crate::error::{Code, Error, Result};
+
+/// The addresses of `host`, of which there is at least one.
+///
+/// # Errors
+/// Transient, when the name does not resolve.
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let found = lookup_host((host, port))
+        .await
+        .map_err(|error| Error::transient(Code::Dns, format!("`{host}` does not resolve: {}", error.kind())))?;
+    let found: Vec<_> = found.collect();
+    if found.is_empty() { Err(no_address(host)) } else { Ok(found) }
+}
+
+pub(crate) fn no_address(host: &str) -> Error {
+    Error::transient(Code::Dns, format!("`{host}` has no address"))
+}
+
+/// Why `place` (host and port) could not be connected to.
+pub(crate) fn connect_error(error: &std::io::Error, place: &str) -> Error {
+    if error.kind() == std::io::ErrorKind::ConnectionRefused {
+        Error::transient(Code::Refused, format!("nothing listens at {place}"))
+    } else {
+        Error::transient(Code::Unreachable, format!("cannot connect to {place}: {}", error.kind()))
+    }
+}
+
+/// Whether two names stand for one machine: an address in common. A name that does not resolve stands for none.
+pub(crate) async fn same_machine(left: &str, right: &str) -> bool {
+    if left.eq_ignore_ascii_case(right) {
+        return true;
+    }
+    let (Ok(left), Ok(right)) = tokio::join!(resolve(left, 0), resolve(right, 0)) else { return false };
+    left.iter().any(|address| right.contains(address))
+}
