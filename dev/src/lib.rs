@@ -1,10 +1,13 @@
 //! Development tooling of keywheel, kept out of the product: a local Secrets Manager, private servers, the Lambda runtime.
 
+pub mod authority;
 pub mod client;
 pub mod docs;
 pub mod emulator;
+pub mod mariadb;
 pub mod moto;
 pub mod postgres;
 pub mod runtime;
+pub mod server;
 pub mod share;
 pub mod watch;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use crate::client::environment;
-use crate::postgres::free_port;
+use crate::server::free_port;
 use crate::watch::root;
 
 /// A running moto server; it stops when it is dropped.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
-use crate::postgres::free_port;
+use crate::server::free_port;
 
 /// A running `cargo lambda watch`. Dropping it stops it and the function.
 pub struct Watch {
@@ -109,6 +109,12 @@ fn forget_cargo(command: &mut Command) {
             command.env_remove(name);
         }
     }
+}
+
+/// Where cargo puts what it builds.
+#[must_use]
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// The folder of the project.

@@ -18,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use keywheel::event::Step;
 use keywheel::store::memory::Payload;
+use keywheel_dev::authority::Authority;
 use keywheel_dev::client::environment;
 use keywheel_dev::emulator::{self, Emulator};
-use keywheel_dev::postgres::{self, Authority, Server};
+use keywheel_dev::postgres::{self, Server};
 use keywheel_dev::runtime::Runtime;
 use keywheel_dev::share::{Allowance, Means, cpu_time};
-use keywheel_dev::watch::root;
+use keywheel_dev::watch::target;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
@@ -319,8 +320,7 @@ fn check(what: &str, holds: bool) -> Result<()> {
 }
 
 fn binary(name: &str) -> Result<PathBuf> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let path = target.join("release").join(name);
+    let path = target().join("release").join(name);
     if path.exists() {
         Ok(path)
     } else {
