@@ -230,6 +230,8 @@ fn fill(folder: &Path, server: &Path) -> io::Result<()> {
     let mut install = as_user(USER, &program("mariadb-install-db")?);
     install.args(["--no-defaults", "--force", "--skip-test-db", "--auth-root-socket-user=root"]);
     install.arg(format!("--datadir={}", data.display())).arg(format!("--extra-file={}", account.display()));
+    // In a folder for temporary files that it shares, it removes those of others.
+    install.arg(format!("--tmpdir={}", folder.display()));
     run(install.args(STORAGE.iter().map(|setting| format!("--{setting}"))))?;
     fs::create_dir_all(&templates)?;
     let unfinished = TempDir::new_in(&templates)?;
