@@ -130,8 +130,18 @@ impl Engine<'_> {
         let kind = self.kind(rotation, &current)?;
         check_pair(kind, rotation, &current, &pending)?;
         let versions = Versions { current: &current, pending: &pending, store: self.store };
-        kind.set(rotation, versions).await.map_err(|error| with_example(kind, error))?;
-        Ok(Outcome::Done)
+        match kind.set(rotation, versions).await {
+            Ok(()) => Ok(Outcome::Done),
+            // A version's value never changes, so this rotation can only fail again. Without its label it is over, and the
+            // next one, by schedule or by hand, begins with a new value.
+            Err(error) if error.code() == Code::PasswordPolicy && !error.is_transient() => {
+                let ended = self.store.unstage_pending(rotation.token).await;
+                let context =
+                    if ended.is_ok() { "AWSPENDING is taken away" } else { "AWSPENDING could not be taken away" };
+                Err(error.context(context))
+            }
+            Err(error) => Err(with_example(kind, error)),
+        }
     }
 
     async fn test(&self, rotation: &Rotation<'_>) -> Result<Outcome> {

@@ -4,16 +4,13 @@
 
 mod support;
 
-use keywheel::error::{Class, Code, Error, Which};
+use keywheel::error::{Class, Code, Which};
 use keywheel::services::Endpoint;
 use keywheel::store::memory::Payload;
 use keywheel_dev::postgres::{Options, SUPERUSER_PASSWORD, Server};
 use serde_json::{Value, json};
+use support::sql::*;
 use support::*;
-
-const OLD: &str = "the old password";
-const ADMIN: &str = "administrator";
-const ADMIN_VERSION: &str = "administrator-version-00000000000000";
 
 /// A server with the login `app`, its secret, and the administrator's.
 async fn server(options: Options) -> (Server, Value, Value) {
@@ -26,36 +23,15 @@ async fn server(options: Options) -> (Server, Value, Value) {
     (server, secret, admin)
 }
 
-fn world(secret: &Value, admin: &Value) -> World {
-    let world = World::new(&secret.to_string());
-    world.service.create(ADMIN, ADMIN_VERSION, Some(Payload::Text(admin.to_string()))).unwrap();
-    world
-}
-
-fn with(secret: &Value, changes: Value) -> Value {
-    let mut secret = secret.clone();
-    secret.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    secret
-}
-
-fn login(world: &World, label: &str) -> (String, String) {
-    (world.field(label, "username").unwrap(), world.field(label, "password").unwrap())
-}
-
 async fn works(server: &Server, login: &(String, String)) -> bool {
     server.connect(&login.0, &login.1).await.is_ok()
-}
-
-async fn rotate_again(world: &World, token: &str) -> Result<(), Error> {
-    world.service.begin_rotation(SECRET, token).unwrap();
-    world.rotate(token).await
 }
 
 #[tokio::test]
 async fn both_logins_live_and_take_turns() {
     let settings = vec!["log_statement = all".to_owned()];
     let (server, secret, admin) = server(Options { settings, ..Options::default() }).await;
-    let world = world(&secret, &admin);
+    let world = world_with_admin(&secret, &admin);
     let mut passwords = vec![OLD.to_owned()];
     let mut total = 0;
     for step in STEPS {
@@ -69,7 +45,7 @@ async fn both_logins_live_and_take_turns() {
     for label in ["AWSCURRENT", "AWSPREVIOUS"] {
         assert!(works(&server, &login(&world, label)).await, "{label}");
     }
-    for (token, user) in [(THIRD, "app"), ("fourth-version-000000000000000000000", "app_clone")] {
+    for (token, user) in [(THIRD, "app"), (FOURTH, "app_clone")] {
         passwords.push(login(&world, "AWSCURRENT").1);
         rotate_again(&world, token).await.unwrap();
         assert_eq!(login(&world, "AWSCURRENT").0, user);
@@ -103,7 +79,7 @@ async fn the_clone_can_do_what_the_base_user_can_now_and_later() {
     ] {
         server.execute(sql).await.unwrap();
     }
-    let world = world(&secret, &admin);
+    let world = world_with_admin(&secret, &admin);
     world.rotate(TOKEN).await.unwrap();
     let (user, password) = login(&world, "AWSCURRENT");
     let clone = server.connect(&user, &password).await.unwrap();
@@ -142,7 +118,7 @@ async fn the_clone_can_do_what_the_base_user_can_now_and_later() {
         .await
         .unwrap();
     rotate_again(&world, THIRD).await.unwrap();
-    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    rotate_again(&world, FOURTH).await.unwrap();
     let (user, password) = login(&world, "AWSCURRENT");
     let clone = server.connect(&user, &password).await.unwrap();
     assert_eq!(clone.query_one("SHOW statement_timeout", &[]).await.unwrap().get::<_, String>(0), "0");
@@ -155,7 +131,7 @@ async fn a_clone_made_by_awss_function_is_taken_over_and_keeps_what_it_owns() {
     server.execute("CREATE ROLE app_clone LOGIN PASSWORD 'x'; GRANT app TO app_clone; CREATE SCHEMA s; GRANT ALL ON SCHEMA s TO app").await.unwrap();
     let clone = server.connect("app_clone", "x").await.unwrap();
     clone.batch_execute("CREATE TABLE s.owned_by_clone (id int)").await.unwrap();
-    let world = world(&secret, &admin);
+    let world = world_with_admin(&secret, &admin);
     world.rotate(TOKEN).await.unwrap();
     let (user, password) = login(&world, "AWSCURRENT");
     let clone = server.connect(&user, &password).await.unwrap();
@@ -163,25 +139,10 @@ async fn a_clone_made_by_awss_function_is_taken_over_and_keeps_what_it_owns() {
     // Handed over by an administrator, it acts as the base user from its next turn on.
     server.execute("REASSIGN OWNED BY app_clone TO app").await.unwrap();
     rotate_again(&world, THIRD).await.unwrap();
-    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    rotate_again(&world, FOURTH).await.unwrap();
     let (user, password) = login(&world, "AWSCURRENT");
     let clone = server.connect(&user, &password).await.unwrap();
     assert_eq!(clone.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0), "app");
-}
-
-fn assert_error(error: &Error, class: Class, code: Code, named: &str) {
-    assert_eq!((error.class(), error.code()), (class, code), "{error}");
-    assert!(error.to_string().contains(named) && error.to_string().contains("\nhint: "), "{error}");
-    for secret in [OLD, SUPERUSER_PASSWORD] {
-        assert!(!error.to_string().contains(secret), "{error}");
-    }
-}
-
-async fn failure(world: &World) -> Error {
-    world.step("createSecret").await.unwrap();
-    let error = world.step("setSecret").await.expect_err("setSecret");
-    assert_eq!(world.labels()[0], "AWSCURRENT=first");
-    error
 }
 
 #[tokio::test]
@@ -233,8 +194,8 @@ async fn wrong_administrators_and_users_are_refused() {
         (json!({"username": "other", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"other\""),
         (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
     ] {
-        let world = world(&with(&secret, user), &with(&admin, as_admin));
-        let error = failure(&world).await;
+        let world = world_with_admin(&with(&secret, user), &with(&admin, as_admin));
+        let error = failure(&world, "setSecret").await;
         assert_error(&error, class, code, named);
     }
     for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x")] {
@@ -245,13 +206,13 @@ async fn wrong_administrators_and_users_are_refused() {
         (json!({"adminarn": "another"}), "fields \"masterarn\" and \"adminarn\" differ"),
         (json!({"username": "x".repeat(60)}), "field \"username\" is too long"),
     ] {
-        let world = world(&with(&secret, user), &admin);
+        let world = world_with_admin(&with(&secret, user), &admin);
         let error = world.step("createSecret").await.unwrap_err();
         assert_error(&error, config, Code::Field, named);
     }
-    let mut world = world(&secret, &admin);
+    let mut world = world_with_admin(&secret, &admin);
     world.settings.admin_secrets = vec!["another".to_owned()];
-    assert_error(&failure(&world).await, config, Code::Admin, "is not allowed");
+    assert_error(&failure(&world, "setSecret").await, config, Code::Admin, "is not allowed");
     // Another name of the same machine will do.
     let changed = with(&admin, json!({"host": "127.0.0.1"})).to_string();
     let version = "administrator-version-00000000000001";
@@ -267,9 +228,9 @@ async fn an_administrator_whom_rds_manages_is_found_by_the_tags_of_its_secret() 
     std::fs::write(file.path(), server.root()).unwrap();
     let managed = json!({"username": "postgres", "password": SUPERUSER_PASSWORD});
     for tag in ["aws:rds:primaryDBInstanceArn", "aws:rds:primaryDBClusterArn"] {
-        let mut world = world(&with(&secret, json!({"username": "app", "dbname": "postgres"})), &managed);
+        let mut world = world_with_admin(&with(&secret, json!({"username": "app", "dbname": "postgres"})), &managed);
         world.settings.trust = keywheel::tls::Trust::with_file(file.path().to_owned());
-        let error = failure(&world).await;
+        let error = failure(&world, "setSecret").await;
         assert_error(&error, Class::Config, Code::Admin, "names no host");
         let arn = "arn:aws:rds:us-east-1:123456789012:db:one";
         world.service.edit(ADMIN, |record| record.tags.insert(tag.to_owned(), arn.to_owned())).unwrap();
@@ -290,7 +251,7 @@ async fn a_crash_at_any_point_is_healed_and_one_login_always_works() {
                 number += 1;
                 let user = format!("user_{number}");
                 server.execute(&format!("CREATE ROLE {user} LOGIN PASSWORD '{OLD}'")).await.unwrap();
-                let world = world(&with(&secret, json!({"username": user})), &admin);
+                let world = world_with_admin(&with(&secret, json!({"username": user})), &admin);
                 let mut token = TOKEN;
                 if back {
                     world.rotate(TOKEN).await.unwrap();
@@ -331,7 +292,7 @@ async fn a_users_settings_cannot_speak_with_the_administrators_voice() {
     )
     .await
     .unwrap();
-    let world = world(&secret, &admin);
+    let world = world_with_admin(&secret, &admin);
     world.rotate(TOKEN).await.unwrap();
     let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
     let row = client.query_one("SELECT bool_or(rolsuper) FROM pg_roles WHERE rolname LIKE 'app%'", &[]).await.unwrap();
@@ -345,10 +306,10 @@ async fn an_administrator_need_not_be_a_superuser() {
     server.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'").await.unwrap();
     // Needed from PostgreSQL 16 on.
     server.execute("GRANT app TO maker WITH ADMIN OPTION; ALTER ROLE app SET statement_timeout TO '7s'").await.unwrap();
-    let world = world(&secret, &with(&admin, json!({"username": "maker", "password": "x"})));
+    let world = world_with_admin(&secret, &with(&admin, json!({"username": "maker", "password": "x"})));
     world.rotate(TOKEN).await.unwrap();
     rotate_again(&world, THIRD).await.unwrap();
-    rotate_again(&world, "fourth-version-000000000000000000000").await.unwrap();
+    rotate_again(&world, FOURTH).await.unwrap();
     for label in ["AWSCURRENT", "AWSPREVIOUS"] {
         assert!(works(&server, &login(&world, label)).await, "{label}");
     }
@@ -358,8 +319,8 @@ async fn an_administrator_need_not_be_a_superuser() {
 async fn two_secrets_with_one_administrator_rotate_at_once() {
     let (server, secret, admin) = server(Options::default()).await;
     server.execute(&format!("CREATE ROLE second LOGIN PASSWORD '{OLD}'")).await.unwrap();
-    let left = world(&secret, &admin);
-    let right = world(&with(&secret, json!({"username": "second"})), &admin);
+    let left = world_with_admin(&secret, &admin);
+    let right = world_with_admin(&with(&secret, json!({"username": "second"})), &admin);
     let (one, two) = tokio::join!(left.rotate(TOKEN), right.rotate(TOKEN));
     one.unwrap();
     two.unwrap();

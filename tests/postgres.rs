@@ -14,14 +14,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use keywheel::error::{Class, Code, Effect, Error, Which};
+use keywheel::error::{Class, Code, Effect, Which};
 use keywheel::rotate::Outcome;
 use keywheel::store::memory::Payload;
 use keywheel_dev::postgres::{Options, SUPERUSER_PASSWORD, Server, free_port};
 use serde_json::{Value, json};
+use support::sql::*;
 use support::*;
-
-const OLD: &str = "the old password";
 
 /// A server with the login `app`, and its secret.
 async fn server(options: Options) -> (Server, Value) {
@@ -42,38 +41,10 @@ async fn plain() -> (Server, Value) {
     server(Options::default()).await
 }
 
-fn world(secret: &Value) -> World {
-    World::new(&secret.to_string())
-}
-
-fn with(secret: &Value, changes: Value) -> Value {
-    let mut secret = secret.clone();
-    secret.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
-    secret
-}
-
 async fn assert_current_works(world: &World, server: &Server) {
     let value: Value = serde_json::from_str(&world.value("AWSCURRENT").unwrap()).unwrap();
     let (user, password) = (value["username"].as_str().unwrap(), value["password"].as_str().unwrap());
     assert!(server.connect(user, password).await.is_ok(), "AWSCURRENT does not sign in");
-}
-
-async fn failure(world: &World, step: &str) -> Error {
-    let error = world.step(step).await.expect_err(step);
-    assert_eq!(world.labels()[0], "AWSCURRENT=first", "{error}");
-    for text in [format!("{error}"), format!("{error:?}")] {
-        assert!(!text.contains(OLD), "{text}");
-        if let Some(pending) = world.field("AWSPENDING", "password") {
-            assert!(!text.contains(&pending), "{text}");
-        }
-    }
-    error
-}
-
-fn assert_error(error: &Error, class: Class, code: Code, named: &str) {
-    assert_eq!((error.class(), error.code()), (class, code), "{error}");
-    assert!(error.to_string().contains(named), "`{named}` is not in: {error}");
-    assert!(error.to_string().contains("\nhint: "), "no hint: {error}");
 }
 
 const TRANSIENT: Class = Class::Transient(Effect::None);

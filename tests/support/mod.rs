@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "a test stops at the first surprise")]
 
+pub mod sql;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -89,6 +91,10 @@ impl World {
     }
 
     pub async fn step_for(&self, step: &str, token: &str) -> Result<Outcome> {
+        self.run(step, token).await.0
+    }
+
+    async fn run(&self, step: &str, token: &str) -> (Result<Outcome>, Progress) {
         let event = event(step, token);
         let progress = Progress::default();
         let engine = Engine {
@@ -98,7 +104,8 @@ impl World {
             settings: &self.settings,
             progress: &progress,
         };
-        engine.run(&event).await
+        let result = engine.run(&event).await;
+        (result, progress)
     }
 
     /// All four steps, as Secrets Manager calls them.
@@ -107,6 +114,17 @@ impl World {
             self.step_for(step, token).await?;
         }
         Ok(())
+    }
+
+    /// [`rotate`](Self::rotate), and what the log would note of its steps.
+    pub async fn rotate_with_notes(&self, token: &str) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for step in STEPS {
+            let (result, progress) = self.run(step, token).await;
+            result?;
+            notes.extend(progress.note().map(str::to_owned));
+        }
+        Ok(notes)
     }
 
     /// The value of a version by label, as text.

@@ -6,6 +6,7 @@ use mysql_async::prelude::Queryable as _;
 use mysql_async::{
     ClientIdentity, Conn, DriverError, IoError, OptsBuilder, Row, ServerError, SslOpts, TlsError, Value,
 };
+use rustls::CertificateError;
 use tokio::time::timeout;
 
 use crate::error::{Code, Error, Result, Which};
@@ -55,9 +56,18 @@ impl Session {
             .db_name(target.database)
             .prefer_socket(false)
             .max_allowed_packet(Some(LONGEST_PACKET))
-            .wait_timeout(Some(IDLE_SECONDS))
-            .ssl_opts(tls(login)?);
-        let connection = Conn::new(options).await.map_err(|error| sign_in_error(&error, target, which, place))?;
+            .wait_timeout(Some(IDLE_SECONDS));
+        let tls = tls(login)?;
+        let mut opened = Conn::new(options.clone().ssl_opts(tls.clone())).await;
+        // The driver's own way not to look at the name has no effect up to 0.37.1 (blackbeam/mysql_async#404). The name is
+        // looked at last, when the chain has been found good, so one that the certificate has will do.
+        if let (Mode::VerifyCa, Err(error), Some(tls)) = (login.ask.mode, &opened, tls)
+            && let Some(name) = name_of_certificate(error)
+        {
+            let tls = tls.with_danger_tls_hostname_override(Some(name));
+            opened = Conn::new(options.ssl_opts(Some(tls))).await;
+        }
+        let connection = opened.map_err(|error| sign_in_error(&error, target, which, place))?;
         Ok(Self { connection, place: place.to_owned() })
     }
 
@@ -111,9 +121,7 @@ fn tls(login: &Login<'_>) -> Result<Option<SslOpts>> {
     if mode == Mode::Disable {
         return Ok(None);
     }
-    let mut options = SslOpts::default()
-        .with_danger_accept_invalid_certs(mode == Mode::Require)
-        .with_danger_skip_domain_validation(mode != Mode::VerifyFull);
+    let mut options = SslOpts::default().with_danger_accept_invalid_certs(mode == Mode::Require);
     if mode != Mode::Require {
         let roots = login.trust.certificates(login.ask.roots)?;
         options = options.with_root_certs(roots.into_iter().map(|it| it.to_vec().into()).collect());
@@ -180,13 +188,30 @@ fn sign_in_error(error: &mysql_async::Error, target: &Target<'_>, which: Which, 
             format!("user {user:?} at {place} has a password of the format before MySQL 4.1"),
         )
         .hint("give it a new one: `ALTER USER … IDENTIFIED BY`"),
-        mysql_async::Error::Io(IoError::Tls(TlsError::Tls(cause))) => handshake_error(cause, place),
-        mysql_async::Error::Io(IoError::Io(cause)) => {
-            let inner = cause.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            inner.map_or_else(|| connect_error(cause, place), |inner| handshake_error(inner, place))
-        }
-        other => broken(other, place),
+        mysql_async::Error::Io(IoError::Io(cause)) if tls_cause(error).is_none() => connect_error(cause, place),
+        other => tls_cause(other).map_or_else(|| broken(other, place), |cause| handshake_error(cause, place)),
     }
+}
+
+/// The TLS error behind a failed sign-in, if that is what it was.
+fn tls_cause(error: &mysql_async::Error) -> Option<&rustls::Error> {
+    match error {
+        mysql_async::Error::Io(IoError::Tls(TlsError::Tls(cause))) => Some(cause),
+        mysql_async::Error::Io(IoError::Io(cause)) => cause.get_ref()?.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// A host name of the certificate that was refused for having none that was looked for.
+fn name_of_certificate(error: &mysql_async::Error) -> Option<String> {
+    let rustls::Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }) =
+        tls_cause(error)?
+    else {
+        return None;
+    };
+    // rustls writes them so, as `DnsName("*.example.com")`.
+    let mut names = presented.iter().filter_map(|it| it.strip_prefix("DnsName(\"")?.strip_suffix("\")"));
+    names.next().map(|name| name.replacen('*', "any", 1))
 }
 
 /// An answer of the server that has no case of its own.
