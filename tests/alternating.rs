@@ -4,10 +4,12 @@
 
 mod support;
 
-use keywheel::error::{Class, Code, Which};
+use keywheel::error::{Class, Code, Effect, Which};
 use keywheel::services::Endpoint;
 use keywheel::store::memory::Payload;
 use keywheel_dev::postgres::{Options, SUPERUSER_PASSWORD, Server};
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 use support::sql::*;
 use support::*;
@@ -132,7 +134,8 @@ async fn a_clone_made_by_awss_function_is_taken_over_and_keeps_what_it_owns() {
     let clone = server.connect("app_clone", "x").await.unwrap();
     clone.batch_execute("CREATE TABLE s.owned_by_clone (id int)").await.unwrap();
     let world = world_with_admin(&secret, &admin);
-    world.rotate(TOKEN).await.unwrap();
+    let notes = world.rotate_with_notes(TOKEN).await.unwrap();
+    assert!(notes.iter().any(|note| note.contains("REASSIGN OWNED BY \"app_clone\" TO \"app\"")), "{notes:?}");
     let (user, password) = login(&world, "AWSCURRENT");
     let clone = server.connect(&user, &password).await.unwrap();
     clone.batch_execute("INSERT INTO s.owned_by_clone VALUES (1)").await.unwrap();
@@ -155,6 +158,8 @@ async fn wrong_administrators_and_users_are_refused() {
         "CREATE ROLE lonely_clone LOGIN PASSWORD 'x'",
         "CREATE ROLE helper LOGIN PASSWORD 'x'",
         "CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'",
+        "CREATE ROLE base LOGIN PASSWORD 'y'",
+        "CREATE ROLE base_clone LOGIN PASSWORD 'x'",
     ] {
         server.execute(sql).await.unwrap();
     }
@@ -192,13 +197,14 @@ async fn wrong_administrators_and_users_are_refused() {
         ),
         (json!({"password": "wrong"}), json!({}), Class::Rejected(Which::Current), Code::WrongPassword, "\"app\""),
         (json!({"username": "other", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"other\""),
+        (json!({"username": "base_clone", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"base\""),
         (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
     ] {
         let world = world_with_admin(&with(&secret, user), &with(&admin, as_admin));
         let error = failure(&world, "setSecret").await;
         assert_error(&error, class, code, named);
     }
-    for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x")] {
+    for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y")] {
         assert!(server.connect(user, password).await.is_ok(), "{user} was changed");
     }
     // Before anything is staged.
@@ -326,5 +332,135 @@ async fn two_secrets_with_one_administrator_rotate_at_once() {
     two.unwrap();
     for world in [&left, &right] {
         assert!(works(&server, &login(world, "AWSCURRENT")).await);
+    }
+}
+
+#[tokio::test]
+async fn with_an_owner_role_nothing_belongs_to_a_user() {
+    let (server, secret, admin) = server(Options::default()).await;
+    let secret = with(&secret, json!({"ownerrole": "the owner"}));
+    for (setup, named) in [("SELECT 1", "does not exist"), ("CREATE ROLE \"the owner\" LOGIN", "can sign in by itself")]
+    {
+        server.execute(setup).await.unwrap();
+        let error = failure(&world_with_admin(&secret, &admin), "setSecret").await;
+        assert_error(&error, Class::Config, Code::Pair, named);
+    }
+    for sql in [
+        "ALTER ROLE \"the owner\" NOLOGIN",
+        "CREATE SCHEMA s AUTHORIZATION \"the owner\"",
+        "CREATE ROLE reader",
+        "GRANT USAGE ON SCHEMA s TO reader",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE \"the owner\" IN SCHEMA s GRANT SELECT ON TABLES TO reader",
+    ] {
+        server.execute(sql).await.unwrap();
+    }
+    let world = world_with_admin(&secret, &admin);
+    world.rotate(TOKEN).await.unwrap();
+    for (number, token) in [THIRD, FOURTH].into_iter().enumerate() {
+        let (user, password) = login(&world, "AWSCURRENT");
+        let client = server.connect(&user, &password).await.unwrap();
+        client.batch_execute(&format!("CREATE TABLE s.t{number} (id int)")).await.unwrap();
+        rotate_again(&world, token).await.unwrap();
+    }
+    let sql = "SELECT bool_and(tableowner = 'the owner' AND has_table_privilege('reader', 's.' || tablename, 'SELECT')), count(*)
+         FROM pg_tables WHERE schemaname = 's'";
+    let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+    let row = client.query_one(sql, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0) && row.get::<_, i64>(1) == 2);
+    // A user that has been made to act as itself is mended at its next turn.
+    server.execute("ALTER ROLE app_clone RESET role").await.unwrap();
+    rotate_again(&world, "fifth-version-0000000000000000000000").await.unwrap();
+    rotate_again(&world, "sixth-version-0000000000000000000000").await.unwrap();
+    let (user, password) = login(&world, "AWSCURRENT");
+    let client = server.connect(&user, &password).await.unwrap();
+    assert_eq!(client.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0), "the owner");
+}
+
+#[tokio::test]
+async fn extras_are_reported_and_revoked_on_request() {
+    let (server, secret, admin) = server(Options::default()).await;
+    for sql in [
+        "CREATE TABLE shared (id int)",
+        "CREATE TABLE \"Odd\" (id int, more int)",
+        "CREATE SCHEMA extra",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE ROLE other",
+        "GRANT SELECT ON shared TO app",
+    ] {
+        server.execute(sql).await.unwrap();
+    }
+    let extra =
+        "GRANT other TO app_clone; GRANT SELECT ON shared TO app_clone; GRANT UPDATE (more) ON \"Odd\" TO app_clone;
+         GRANT USAGE ON SCHEMA extra TO app_clone; GRANT EXECUTE ON FUNCTION f() TO app_clone";
+    server.execute(&format!("CREATE ROLE app_clone LOGIN; GRANT app TO app_clone; {extra}")).await.unwrap();
+    for (extras, left) in [("report", true), ("revoke", false)] {
+        let world = world_with_admin(&with(&secret, json!({"extras": extras})), &admin);
+        let notes = world.rotate_with_notes(TOKEN).await.unwrap();
+        let told = ["membership of \"other\"", "rights on SCHEMA extra", "rights on TABLE \"Odd\"", "FUNCTION f()"];
+        assert_eq!(notes.iter().any(|note| told.iter().all(|it| note.contains(it))), left, "{notes:?}");
+        let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+        for sql in [
+            "SELECT pg_has_role('app_clone', 'other', 'MEMBER')",
+            "SELECT has_schema_privilege('app_clone', 'extra', 'USAGE')",
+            "SELECT has_column_privilege('app_clone', '\"Odd\"', 'more', 'UPDATE')",
+        ] {
+            assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0), left, "{sql}");
+        }
+        let (user, password) = login(&world, "AWSCURRENT");
+        server.connect(&user, &password).await.unwrap().batch_execute("SELECT * FROM shared").await.unwrap();
+    }
+    let error = failure(&world_with_admin(&with(&secret, json!({"extras": "keep"})), &admin), "createSecret").await;
+    assert_error(&error, Class::Config, Code::Field, "field \"extras\" is unknown");
+}
+
+#[tokio::test]
+async fn a_replicas_secret_is_changed_at_its_source() {
+    let (server, secret, admin) = server(Options::default()).await;
+    let replica = server.replica().unwrap();
+    // A name that has no address in common with the source's.
+    let secret = with(&secret, json!({"host": "127.0.0.2", "port": replica.port()}));
+    let error = failure(&world_with_admin(&secret, &admin), "setSecret").await;
+    assert_error(&error, Class::Config, Code::Admin, "the administrator's secret is for localhost:");
+    let world = world_with_admin(&secret, &admin);
+    *world.services.replica.lock().unwrap() = Some(("127.0.0.2".to_owned(), "localhost".to_owned()));
+    world.rotate(TOKEN).await.unwrap();
+    for server in [&server, &replica] {
+        for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+            assert!(works(server, &login(&world, label)).await, "{label}");
+        }
+    }
+    // A replica that does not follow is told so; what was changed at its source is there for the next try.
+    replica.execute("SELECT pg_wal_replay_pause()").await.unwrap();
+    world.service.begin_rotation(SECRET, THIRD).unwrap();
+    world.step_for("createSecret", THIRD).await.unwrap();
+    let error = world.step_for("setSecret", THIRD).await.unwrap_err();
+    assert_error(&error, Class::Transient(Effect::Unknown), Code::NotVisible, "the replica 127.0.0.2");
+    replica.execute("SELECT pg_wal_replay_resume()").await.unwrap();
+    world.rotate(THIRD).await.unwrap();
+    assert!(works(&replica, &login(&world, "AWSCURRENT")).await);
+}
+
+#[tokio::test]
+async fn names_of_all_sorts_and_any_password() {
+    let (server, secret, admin) = server(Options::default()).await;
+    let mut runner = TestRunner::deterministic();
+    let names = proptest::string::string_regex("[ -~äß%'\"`\\\\]{1,28}").unwrap();
+    let mut all: Vec<String> =
+        ["50%s", "o'brien", "say \"hi\"", "back\\slash", "semi;colon--"].map(str::to_owned).to_vec();
+    all.extend((0..10).map(|_| names.new_tree(&mut runner).unwrap().current()));
+    all.push("x".repeat(57));
+    for name in all {
+        let quoted = name.replace('"', "\"\"");
+        server.execute(&format!("CREATE ROLE \"{quoted}\" LOGIN PASSWORD '{OLD}'")).await.unwrap();
+        let mut world = world_with_admin(&with(&secret, json!({"username": name})), &admin);
+        world.settings.passwords = keywheel::password::Environment::read(|variable| match variable {
+            "EXCLUDE_CHARACTERS" => Some(String::new()),
+            "PASSWORD_LENGTH" => Some("100".to_owned()),
+            _ => None,
+        });
+        world.rotate(TOKEN).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+        for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+            assert!(works(&server, &login(&world, label)).await, "{name}: {label}");
+        }
     }
 }

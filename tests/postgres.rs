@@ -506,3 +506,27 @@ async fn the_same_step_twice_at_once_ends_as_one() {
     assert_current_works(&world, &server).await;
     assert!(server.connect("app", OLD).await.is_err());
 }
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_the_server_wants_one() {
+    let (server, secret) = server(Options { tls: true, ..Options::default() }).await;
+    let rules = "host all postgres 127.0.0.1/32 scram-sha-256\nhostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-full\n";
+    std::fs::write(server.folder().join("data/pg_hba.conf"), rules).unwrap();
+    server.execute("SELECT pg_reload_conf()").await.unwrap();
+    let (certificate, key) = server.authority().unwrap().client("app").unwrap();
+    let (_, other_key) = server.authority().unwrap().client("app").unwrap();
+    for (changes, named) in [
+        (json!({"sslcert": certificate}), "one of the fields \"sslcert\" and \"sslkey\" is missing"),
+        (json!({"sslcert": "text", "sslkey": key}), "field \"sslcert\" has no certificate"),
+        (json!({"sslcert": certificate, "sslkey": "text"}), "field \"sslkey\" is not the private key"),
+        (json!({"sslcert": certificate, "sslkey": other_key}), "field \"sslkey\" is not the private key"),
+    ] {
+        let error = failure(&world(&with(&secret, changes)), "createSecret").await;
+        assert_error(&error, Class::Config, Code::Field, named);
+        assert!(!error.to_string().contains("PRIVATE KEY-----\n"), "{error}");
+    }
+    let error = failure(&world(&secret), "setSecret").await;
+    assert_eq!(error.code(), Code::NotPermitted, "{error}");
+    let world = world(&with(&secret, json!({"sslcert": certificate, "sslkey": key})));
+    world.rotate(TOKEN).await.unwrap();
+}

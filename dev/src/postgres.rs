@@ -84,6 +84,31 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts a replica of this server, which streams from it. Its folder is its own.
+    ///
+    /// # Errors
+    /// When the copy cannot be made, or does not start; the message has the end of its log.
+    pub fn replica(&self) -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("keywheel-postgres-").tempdir()?;
+        own(USER, folder.path())?;
+        let data = folder.path().join("data");
+        let mut copy = as_user(USER, &self.programs.join("pg_basebackup"));
+        copy.env("PGPASSWORD", SUPERUSER_PASSWORD).args([
+            "--host=127.0.0.1",
+            "--username=postgres",
+            "--checkpoint=fast",
+        ]);
+        copy.arg(format!("--port={}", self.port)).arg("--write-recovery-conf").arg("--pgdata").arg(&data);
+        run(&mut copy)?;
+        let port = free_port()?;
+        let settings =
+            format!("port = {port}\nunix_socket_directories = '{}'\nlisten_addresses = '*'", folder.path().display());
+        append(&data.join("postgresql.conf"), &settings)?;
+        let replica = Self { folder, programs: self.programs.clone(), port, authority: None };
+        replica.control("start")?;
+        Ok(replica)
+    }
+
     fn control(&self, action: &str) -> io::Result<()> {
         let mut control = as_user(USER, &self.programs.join("pg_ctl"));
         control.arg("-D").arg(self.folder.path().join("data")).arg("-l").arg(self.log_file()).args(["-w", "-s"]);

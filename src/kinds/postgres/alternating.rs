@@ -18,15 +18,18 @@ use crate::sql::{Login, Pair};
 /// All statements go in one message, which makes them one transaction (PostgreSQL's simple query protocol): after a crash
 /// there is the user as it was, or as it is to be.
 pub(super) async fn prepare(rotation: &Rotation<'_>, admin: &Session, pair: &Pair<'_>) -> Result<()> {
-    let work = Work { admin, pair, owner: pair.pending.fields.optional("ownerrole")? };
+    let mut work = Work { admin, pair, owner: pair.pending.fields.optional("ownerrole")?, words: Vec::new() };
     let encryption = admin.ask("SELECT current_setting('password_encryption')").await?;
     let mut statements = work.repairs().await?;
     if pair.is_clone() {
         let (extras, revocations) = work.extras().await?;
         if pair.revoke_extras {
             statements.extend(revocations);
-        } else if !extras.is_empty() {
-            rotation.note(format!("user {:?} has more than {:?}: {}", pair.clone, pair.base, extras.join(", ")));
+        } else {
+            work.words.extend(extras);
+        }
+        if !work.words.is_empty() {
+            rotation.note(format!("user {:?} has more than {:?}: {}", pair.clone, pair.base, work.words.join(", ")));
         }
     }
     let (user, verifier) =
@@ -46,11 +49,13 @@ struct Work<'a> {
     admin: &'a Session,
     pair: &'a Pair<'a>,
     owner: Option<&'a str>,
+    /// What the clone has beyond the base user, for the log.
+    words: Vec<String>,
 }
 
 impl Work<'_> {
     /// The statements that make the pending user what it is to be; none for what is right already.
-    async fn repairs(&self) -> Result<Vec<String>> {
+    async fn repairs(&mut self) -> Result<Vec<String>> {
         let pair = self.pair;
         let (base, clone) = (escape_literal(pair.base), escape_literal(pair.clone));
         let roles = self
@@ -172,7 +177,7 @@ impl Work<'_> {
     }
 
     /// The base user's settings (`ALTER ROLE … SET`), in all databases and in each, and that the clone acts as it.
-    async fn settings(&self) -> Result<Vec<String>> {
+    async fn settings(&mut self) -> Result<Vec<String>> {
         let Pair { base: model, clone: name, .. } = *self.pair;
         let (base, clone) = (escape_literal(model), escape_literal(name));
         let rows = self
@@ -190,7 +195,7 @@ impl Work<'_> {
         };
         let found = of(name);
         let mut wanted = of(model);
-        // A clone that owns things would lose them by acting as somebody else, so it goes on as before.
+        // A clone that owns things (AWS's function let it) would lose them by acting as somebody else.
         let owned = self
             .admin
             .ask(&format!(
@@ -201,7 +206,12 @@ impl Work<'_> {
         if let Some(owner) = self.owner {
             wanted.retain(|[database, name, _]| *name != "role" || !database.is_empty());
             wanted.push(["", "role", owner]);
-        } else if !wanted.iter().any(|[_, name, _]| *name == "role") && !is_true(&owned) {
+        } else if is_true(&owned) {
+            let (clone, base) = (escape_identifier(name), escape_identifier(model));
+            self.words.push(format!(
+                "objects of its own, so that it acts as itself until `REASSIGN OWNED BY {clone} TO {base}`"
+            ));
+        } else if !wanted.iter().any(|[_, name, _]| *name == "role") {
             wanted.push(["", "role", model]);
         }
         let statement = |database: &str, change: String| {
