@@ -47,7 +47,8 @@ pub mod handler;
 pub mod http;
 pub mod kind;
 pub mod kinds;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "rds"))]
+#[cfg_attr(not(any(feature = "mysql", feature = "postgres")), expect(dead_code, reason = "RDS needs a part of it"))]
 mod net;
 pub mod password;
 pub mod rotate;

@@ -11,10 +11,11 @@ use keywheel::services::{Managed, Services};
 use keywheel_dev::moto::Moto;
 
 #[tokio::test]
-async fn the_endpoint_of_a_managed_database_is_found_by_its_arn() {
+async fn databases_are_found_by_arn_and_replicas_by_host_name() {
     let moto = Moto::start().await.unwrap();
-    let arns = moto.run("tests/moto/create_databases.py", &[]).unwrap();
-    let (instance, cluster) = arns.trim().split_once('\n').unwrap();
+    let made = moto.run("tests/moto/create_databases.py", &[]).unwrap();
+    let made: Vec<&str> = made.lines().collect();
+    let [instance, cluster, one, copy, member, other_member, reader] = made[..] else { panic!("{made:?}") };
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(moto.url())
@@ -35,4 +36,16 @@ async fn the_endpoint_of_a_managed_database_is_found_by_its_arn() {
         error.to_string().contains(&format!("DescribeDBInstances of {gone} fails with DBInstanceNotFound")),
         "{error}"
     );
+
+    for (replica, source, expected) in [
+        (copy, one, true),
+        (one, copy, false),
+        (member, other_member, true),
+        (reader, member, true),
+        (member, one, false),
+        (copy, "elsewhere.invalid", false),
+        ("elsewhere.invalid", one, false),
+    ] {
+        assert_eq!(aws.replicates(replica, source).await.unwrap(), expected, "{replica} of {source}");
+    }
 }

@@ -7,7 +7,7 @@ use aws_sdk_rds::Client;
 
 use super::{Endpoint, Managed};
 use crate::error::{Code, Error, Result};
-use crate::net::same_machine;
+use crate::net::resolve;
 use crate::store::aws::{Call, explain};
 
 const INSTANCES: Call =
@@ -100,8 +100,9 @@ async fn find<'a>(members: &'a [Member], host: &str) -> Option<&'a Member> {
     if let Some(member) = members.iter().find(|it| it.host.eq_ignore_ascii_case(host)) {
         return Some(member);
     }
+    let addresses = resolve(host, 0).await.ok()?;
     for member in members {
-        if same_machine(&member.host, host).await {
+        if resolve(&member.host, 0).await.is_ok_and(|theirs| theirs.iter().any(|it| addresses.contains(it))) {
             return Some(member);
         }
     }
