@@ -24,6 +24,7 @@ cases! { Under::plain("mariadb");
     both_logins_live_and_take_turns
     extras_are_reported_and_revoked_on_request
     wrong_administrators_and_users_are_refused
+    an_administrator_need_not_be_root_and_cannot_give_what_it_has_not
     a_crash_at_any_point_of_a_pair_is_healed_with_all_rights
     two_secrets_with_one_administrator_rotate_at_once
 }

@@ -497,6 +497,27 @@ pub async fn wrong_administrators_and_users_are_refused(under: Under) {
     world.settings.username_limit = Some("many".to_owned());
 }
 
+pub async fn an_administrator_need_not_be_root_and_cannot_give_what_it_has_not(under: Under) {
+    for sql in [
+        "CREATE DATABASE d",
+        "CREATE USER maker IDENTIFIED BY 'm'",
+        "GRANT CREATE USER ON *.* TO maker",
+        "GRANT SELECT ON mysql.* TO maker",
+        "GRANT SELECT ON d.* TO app",
+    ] {
+        under.server.execute(sql).await.unwrap();
+    }
+    let admin = with(&under.admin, json!({"username": "maker", "password": "m"}));
+    let world = world_with_admin(&under.paired(), &admin);
+    let error = failure(&world, "setSecret").await;
+    assert_error(&error, Class::Config, Code::Pair, "what \"app\" has: SELECT ON `d`.*");
+    assert!(under.works(&("app".to_owned(), OLD.to_owned())).await);
+    under.server.execute("GRANT SELECT ON d.* TO maker WITH GRANT OPTION").await.unwrap();
+    world.rotate(TOKEN).await.unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    under.all_work(&world, &BOTH, "by an administrator with few rights").await;
+}
+
 pub async fn an_administrator_whom_rds_manages(under: Under) {
     let managed = json!({"username": "root", "password": ROOT_PASSWORD});
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -152,14 +152,7 @@ impl Work<'_> {
                 Error::config(Code::Pair, message).hint("`ALTER USER … IDENTIFIED BY`; there is nothing to rotate")
             );
         };
-        let password = self.pair.pending.password;
-        let (hashed, in_clear) = self.identified(plugin, password)?;
-        match self.try_change(&format!("CREATE USER {account} IDENTIFIED {hashed}")).await {
-            Err(Failure::Number(OPTION_PREVENTS)) if hashed != in_clear => {
-                self.change(&format!("CREATE USER {account} IDENTIFIED {in_clear}")).await
-            }
-            other => self.told(other),
-        }
+        self.identify(&format!("CREATE USER {account}"), plugin).await
     }
 
     /// How a statement gives an account of `plugin` a password: hashed if that is known here, and in clear.
@@ -237,18 +230,28 @@ impl Work<'_> {
         let (user, password) = (self.pair.user(), self.pair.pending.password);
         let account = known.named(user);
         self.rotation.changing();
-        let changed = if self.server.mariadb {
-            set_password(self.admin, &format!(" FOR {account}"), Some(plugin), password).await
-        } else if self.server.version < (5, 7, 6) {
-            self.admin
-                .run(&format!("SET PASSWORD FOR {account} = {}", literal(&verifier::native(password))))
-                .await
-                .map(drop)
-        } else {
-            let (hashed, _) = self.identified(plugin, password)?;
-            self.admin.run(&format!("ALTER USER {account} IDENTIFIED {hashed}")).await.map(drop)
-        };
-        self.told(changed)
+        if self.server.mariadb && known.account.several {
+            // ALTER USER would take the other ways away. This needs UPDATE on the database mysql.
+            let changed = set_password(self.admin, &format!(" FOR {account}"), Some(plugin), password).await;
+            return self.told(changed);
+        }
+        if !self.server.mariadb && self.server.version < (5, 7, 6) {
+            return self
+                .change(&format!("SET PASSWORD FOR {account} = {}", literal(&verifier::native(password))))
+                .await;
+        }
+        self.identify(&format!("ALTER USER {account}"), plugin).await
+    }
+
+    /// Runs a statement that gives an account the new password: hashed, or in clear where the server wants to check it.
+    async fn identify(&mut self, statement: &str, plugin: &str) -> Result<()> {
+        let (hashed, in_clear) = self.identified(plugin, self.pair.pending.password)?;
+        match self.try_change(&format!("{statement} IDENTIFIED {hashed}")).await {
+            Err(Failure::Number(OPTION_PREVENTS)) if hashed != in_clear => {
+                self.change(&format!("{statement} IDENTIFIED {in_clear}")).await
+            }
+            other => self.told(other),
+        }
     }
 
     async fn ask(&mut self, sql: &str) -> Result<Rows> {
@@ -266,7 +269,15 @@ impl Work<'_> {
 
     async fn try_change(&mut self, sql: &str) -> std::result::Result<(), Failure> {
         self.rotation.changing();
-        self.admin.run(sql).await.map(drop)
+        match self.admin.run(sql).await {
+            // That the statement failed (1396), which MariaDB says of ALTER USER; the cause is among the warnings.
+            Err(Failure::Number(1396)) => {
+                let warnings = self.admin.run("SHOW WARNINGS").await?;
+                let mut codes = warnings.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok());
+                Err(Failure::Number(codes.find(|code| *code != 1396).unwrap_or(1396)))
+            }
+            other => other.map(drop),
+        }
     }
 
     fn told(&self, changed: std::result::Result<(), Failure>) -> Result<()> {

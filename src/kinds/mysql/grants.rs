@@ -209,6 +209,8 @@ fn with_option(right: &Right) -> Right {
 pub(super) struct Account {
     /// The plugin that takes its password; `None` when it signs in without one.
     pub(super) plugin: Option<String>,
+    /// MariaDB: whether there are other ways to sign in beside.
+    pub(super) several: bool,
     /// MySQL's default roles.
     pub(super) default_roles: Option<String>,
     /// TLS, limits, lock and expiry, in words that set every one of them.
@@ -234,6 +236,7 @@ impl Account {
             rest.strip_prefix(" DEFAULT ROLE ").map(|rest| cut(rest, " REQUIRE ").map_or(rest, |(it, _)| it));
         Self {
             plugin: plugin(identified).map(str::to_owned),
+            several: cut(identified, " OR ").is_some(),
             default_roles: default_roles.map(str::to_owned),
             limits: limits(rest),
         }
