@@ -85,6 +85,84 @@ async fn numbers_are_checked_and_keep_their_type() {
     }
 }
 
+/// A secret as AWS's functions take it.
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+fn login(engine: &str, user: &str) -> Value {
+    json!({"engine": engine, "host": "localhost", "username": user, "password": "old"})
+}
+
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+#[tokio::test]
+async fn new_passwords_leave_out_what_those_of_awss_functions_do() {
+    for (engine, excluded) in [
+        ("postgres", "\"'/:@\\"),
+        ("aurora-postgresql", "\"'/:@\\"),
+        ("mysql", "\"'/@\\"),
+        ("aurora-mysql", "\"'/@\\"),
+        ("mariadb", "\"'/@\\"),
+    ] {
+        let mut world = World::new(&login(engine, "app").to_string());
+        // So long that every character that may be there is.
+        world.settings.passwords = keywheel::password::Environment::read(|variable| {
+            (variable == "PASSWORD_LENGTH").then(|| "4096".to_owned())
+        });
+        world.step("createSecret").await.unwrap();
+        let password = world.field("AWSPENDING", "password").unwrap();
+        let left_out: String = ('!'..='~').filter(|it| !password.contains(*it)).collect();
+        assert_eq!(left_out, excluded, "{engine}");
+    }
+}
+
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+#[tokio::test]
+async fn masterarn_chooses_alternating_users_unless_the_strategy_says_otherwise() {
+    for engine in ["postgres", "mysql", "mariadb"] {
+        for (user, fields, tag, expected) in [
+            ("app", json!({}), None, "app"),
+            ("app", json!({"masterarn": "admin"}), None, "app_clone"),
+            ("app_clone", json!({"masterarn": "admin"}), None, "app"),
+            ("app", json!({"adminarn": "admin"}), None, "app_clone"),
+            ("app", json!({"masterarn": "admin", "strategy": "single-user"}), None, "app"),
+            ("app_clone", json!({"masterarn": "admin"}), Some("single-user"), "app_clone"),
+        ] {
+            let mut secret = login(engine, user);
+            secret.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            let world = World::new(&secret.to_string());
+            if let Some(strategy) = tag {
+                world.tag("keywheel:strategy", strategy);
+            }
+            world.step("createSecret").await.unwrap();
+            assert_eq!(world.field("AWSPENDING", "username").unwrap(), expected, "{engine}: {secret}");
+        }
+    }
+}
+
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+#[tokio::test]
+async fn a_clones_name_is_as_long_as_the_server_or_the_variable_allows() {
+    for (engine, variable, limit) in [
+        ("postgres", None, 63),
+        ("mariadb", None, 80),
+        ("mysql", None, 32),
+        ("mysql", Some("16"), 16),
+        ("mariadb", Some("16"), 80),
+    ] {
+        for (length, fits) in [(limit - "_clone".len(), true), (limit - "_clone".len() + 1, false)] {
+            let mut secret = login(engine, &"x".repeat(length));
+            secret["masterarn"] = json!("admin");
+            let mut world = World::new(&secret.to_string());
+            world.settings.username_limit = variable.map(str::to_owned);
+            let code = world.step("createSecret").await.err().map(|error| error.code());
+            assert_eq!(code, (!fits).then_some(Code::Field), "{engine} {variable:?}: {length}");
+        }
+    }
+    let mut secret = login("mysql", "app");
+    secret["masterarn"] = json!("admin");
+    let mut world = World::new(&secret.to_string());
+    world.settings.username_limit = Some("many".to_owned());
+    assert_eq!(world.step("createSecret").await.unwrap_err().code(), Code::Environment);
+}
+
 #[tokio::test]
 async fn a_bare_string_is_refused_or_rotates() {
     for kind in KINDS {

@@ -6,6 +6,8 @@ use keywheel::event::Event;
 use keywheel_dev::docs::refresh;
 use keywheel_dev::watch::root;
 
+const COMPATIBILITY: &str = "docs/compatibility.md";
+
 #[test]
 fn the_tables_of_the_readme_are_those_of_the_code() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
@@ -15,14 +17,60 @@ fn the_tables_of_the_readme_are_those_of_the_code() {
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
-        let text = std::fs::read_to_string(root().join(name)).unwrap();
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", COMPATIBILITY] {
+        let file = root().join(name);
+        let text = std::fs::read_to_string(&file).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !link.starts_with("http") && !link.starts_with('#') {
-                assert!(root().join(link).exists(), "{name} links to {link}");
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            if link.starts_with("http") {
+                continue;
             }
+            let target = if path.is_empty() { file.clone() } else { file.with_file_name(path) };
+            assert!(target.exists(), "{name} links to {link}");
+            let has = |text: &str| text.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
+            assert!(heading.is_empty() || has(&std::fs::read_to_string(&target).unwrap()), "{name} links to {link}");
         }
     }
+}
+
+/// What a link to a heading has after `#`.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+    text.chars().filter(|it| it.is_alphanumeric() || matches!(it, '-' | '_')).collect()
+}
+
+#[test]
+fn every_test_that_the_promises_name_is_there() {
+    let text = std::fs::read_to_string(root().join(COMPATIBILITY)).unwrap();
+    let named: Vec<_> = text
+        .lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter_map(|code| code.split_once(": "))
+        .filter(|(file, _)| file.starts_with("tests/") || file.starts_with("src/"))
+        .collect();
+    assert!(named.len() > 100, "only {} are found", named.len());
+    for (file, test) in named {
+        let source = std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(has_test(&source, test), "{COMPATIBILITY} names {file}: {test}, which is not there");
+    }
+}
+
+/// A function with a test's attribute, a method of a Python test case, or a name in the list of `cases!`.
+fn has_test(source: &str, name: &str) -> bool {
+    let mut before = "";
+    let mut in_cases = false;
+    for line in source.lines().map(str::trim) {
+        in_cases = line.starts_with("cases!") || (in_cases && line != "}");
+        let word = line.trim_start_matches("async ").trim_start_matches("fn ").trim_start_matches("def ");
+        let is_test = line.starts_with("def test_") || (before.starts_with("#[") && before.contains("test"));
+        if (in_cases && line == name)
+            || (word != line && is_test && word.split_once('(').is_some_and(|(it, _)| it == name))
+        {
+            return true;
+        }
+        before = line;
+    }
+    false
 }
 
 #[test]
