@@ -34,7 +34,7 @@ pub(crate) fn named(secret: &Secret) -> Result<Option<&str>> {
 /// Config, when the function does not allow it, it has no value, or names no host.
 pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
     let allowed = &rotation.settings.admin_secrets;
-    if !allowed.is_empty() && !allowed.iter().any(|it| it == arn) {
+    if !allowed.is_empty() && !allowed.iter().any(|it| is(it, arn)) {
         return Err(Error::config(Code::Admin, format!("the administrator's secret {arn} is not allowed"))
             .hint("KEYWHEEL_ADMIN_SECRETS has the ones that are"));
     }
@@ -64,6 +64,15 @@ pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
     ]))
 }
 
+/// Whether `id` means the secret with the ARN `arn`: Secrets Manager also takes its name, and either of them without the six
+/// characters that it appended.
+fn is(arn: &str, id: &str) -> bool {
+    let name = arn.rsplit(':').next().unwrap_or(arn);
+    let short =
+        |text: &'_ str| text.rsplit_once('-').filter(|(_, end)| end.len() == 6).map(|(start, _)| start.to_owned());
+    [Some(arn.to_owned()), Some(name.to_owned()), short(arn), short(name)].into_iter().flatten().any(|it| it == id)
+}
+
 /// What RDS's tags say; it spells them in lower case, and AWS's functions take any.
 fn managed(tags: &BTreeMap<String, String>) -> Option<Managed<'_>> {
     let tag = |name: &str| tags.iter().find(|(tag, _)| tag.eq_ignore_ascii_case(name)).map(|(_, arn)| arn.as_str());
@@ -71,4 +80,28 @@ fn managed(tags: &BTreeMap<String, String>) -> Option<Managed<'_>> {
     tag("aws:rds:primarydbclusterarn")
         .map(Managed::Cluster)
         .or_else(|| tag("aws:rds:primarydbinstancearn").map(Managed::Instance))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_arn_and_by_name() {
+        let arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:team/admin-user-AbCdEf";
+        for id in [
+            arn,
+            "arn:aws:secretsmanager:us-east-1:123456789012:secret:team/admin-user",
+            "team/admin-user-AbCdEf",
+            "team/admin-user",
+        ] {
+            assert!(is(arn, id), "{id}");
+        }
+        for id in
+            ["admin-user", "team/admin", "arn:aws:secretsmanager:us-east-1:999999999999:secret:team/admin-user", ""]
+        {
+            assert!(!is(arn, id), "{id}");
+        }
+        assert!(is("team/admin", "team/admin"));
+    }
 }

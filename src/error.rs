@@ -156,7 +156,7 @@ codes! {
     TlsOff = "tls-off", "The server offers no TLS, and the secret does not allow plaintext.",
         "turn TLS on at the server; `\"sslmode\": \"disable\"` in the secret allows plaintext";
     Tls = "tls", "The TLS handshake failed for another reason.",
-        "check that a PostgreSQL server with TLS 1.2 or newer listens there";
+        "check that a server of that kind listens there, with TLS 1.2 or newer";
     TooManyConnections = "too-many-connections", "The server has no free connection for this login.",
         "close idle connections, or raise max_connections or the role's CONNECTION LIMIT";
     NotReady = "not-ready", "The server is starting up or shutting down.",

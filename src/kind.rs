@@ -251,11 +251,17 @@ impl Earlier<'_> {
                 return Ok(Some(("AWSPREVIOUS".to_owned(), secret)));
             }
         }
+        self.unlabelled().await
+    }
+
+    /// The next of the versions without a label, and what to call it in a message.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`] and [`Store::unlabelled`].
+    pub async fn unlabelled(&mut self) -> Result<Option<(String, Secret)>> {
         if self.unlabelled.is_none() {
             let ids = self.store.unlabelled().await.map_err(|error| {
-                error.context(
-                    "AWSCURRENT and AWSPREVIOUS are refused, and the versions without a label cannot be listed",
-                )
+                error.context("the labelled versions are refused, and those without a label cannot be listed")
             })?;
             self.unlabelled = Some(ids.into_iter().take(MAX_UNLABELLED).collect());
         }

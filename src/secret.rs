@@ -158,7 +158,8 @@ impl<'a> Exposed<'a> {
     pub fn number(self, name: &str, low: u32, high: u32) -> Result<Option<u32>> {
         let Some(value) = self.value(name) else { return Ok(None) };
         let parsed = match value {
-            Value::Number(number) => number.to_string().parse::<u32>().ok(),
+            // 5432.0 is the same number, and languages without whole numbers write it so.
+            Value::Number(number) => number.to_string().trim_end_matches(".0").parse::<u32>().ok(),
             Value::String(text) => text.trim().parse::<u32>().ok(),
             other => return Err(wrong_type(name, "a number", other)),
         };

@@ -34,6 +34,10 @@ pub(crate) const MASTERARN: Field = Field::setting(
     "masterarn",
     "ARN of the administrator's secret, for two users that alternate; also `adminarn`. Without it the login changes its own password",
 );
+pub(crate) const STRATEGY: Field = Field::setting(
+    "strategy",
+    "`single-user` or `alternating-users`; without it `masterarn` chooses alternating users",
+);
 pub(crate) const EXTRAS: Field = Field::setting(
     "extras",
     "alternating users: what happens to rights that the clone has and the base user has not: `report` or `revoke`",
@@ -185,27 +189,46 @@ impl Pair<'_> {
         self.user() != self.base
     }
 
-    /// Whether the secret has proof that the pending user is its own: that AWSPREVIOUS, or else AWSPENDING, signs in as it.
-    /// For servers on which nothing else marks a clone; at most one refused sign-in.
+    /// Whether the secret has proof that the pending user is its own: that AWSPREVIOUS, AWSPENDING, or a version that has lost
+    /// its label signs in as it. For servers on which nothing else marks a clone. The usual proof is the first that is tried.
     pub(crate) async fn opens<E: Engine>(&self, engine: &E) -> Result<bool> {
-        let previous = self.versions.earlier().previous().await?;
-        let theirs = previous.as_ref().and_then(|secret| {
-            let fields = secret.expose();
-            let target = Target::read(self.profile, fields).ok()?;
-            let same = (target.host, target.port, target.user)
-                == (self.pending.target.host, self.pending.target.port, self.pending.target.user);
-            if same { fields.required("password").ok() } else { None }
-        });
-        for password in theirs.into_iter().chain([self.pending.password]) {
-            match engine.sign_in(self.pending, password, Which::Pending).await {
-                Ok(session) => {
-                    engine.close(session).await;
+        let pending = &self.pending.target;
+        let mut earlier = self.versions.earlier();
+        let mut next = earlier.previous().await?;
+        let mut asked_pending = false;
+        loop {
+            let theirs = next.as_ref().and_then(|secret| {
+                let fields = secret.expose();
+                let target = Target::read(self.profile, fields).ok()?;
+                let same = (target.host, target.port, target.user) == (pending.host, pending.port, pending.user);
+                if same { fields.required("password").ok() } else { None }
+            });
+            if let Some(password) = theirs
+                && self.signs_in(engine, password).await?
+            {
+                return Ok(true);
+            }
+            if !asked_pending {
+                asked_pending = true;
+                if self.signs_in(engine, self.pending.password).await? {
                     return Ok(true);
                 }
-                Err(error) => drop(only_wrong_password(error)?),
+            }
+            match earlier.unlabelled().await? {
+                Some((_, secret)) => next = Some(secret),
+                None => return Ok(false),
             }
         }
-        Ok(false)
+    }
+
+    async fn signs_in<E: Engine>(&self, engine: &E, password: &str) -> Result<bool> {
+        match engine.sign_in(self.pending, password, Which::Pending).await {
+            Ok(session) => {
+                engine.close(session).await;
+                Ok(true)
+            }
+            Err(error) => only_wrong_password(error).map(|_| false),
+        }
     }
 
     /// The error for a pending user that is there and not known to be ours.

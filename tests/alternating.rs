@@ -160,6 +160,8 @@ async fn wrong_administrators_and_users_are_refused() {
         "CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'",
         "CREATE ROLE base LOGIN PASSWORD 'y'",
         "CREATE ROLE base_clone LOGIN PASSWORD 'x'",
+        "CREATE ROLE humble LOGIN PASSWORD 'x'",
+        "CREATE ROLE humble_clone LOGIN SUPERUSER PASSWORD 'y'",
     ] {
         server.execute(sql).await.unwrap();
     }
@@ -198,13 +200,16 @@ async fn wrong_administrators_and_users_are_refused() {
         (json!({"password": "wrong"}), json!({}), Class::Rejected(Which::Current), Code::WrongPassword, "\"app\""),
         (json!({"username": "other", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"other\""),
         (json!({"username": "base_clone", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"base\""),
+        (json!({"username": "humble", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"humble\""),
         (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
     ] {
         let world = world_with_admin(&with(&secret, user), &with(&admin, as_admin));
         let error = failure(&world, "setSecret").await;
         assert_error(&error, class, code, named);
     }
-    for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y")] {
+    for (user, password) in
+        [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y"), ("humble_clone", "y")]
+    {
         assert!(server.connect(user, password).await.is_ok(), "{user} was changed");
     }
     // Before anything is staged.
@@ -461,6 +466,29 @@ async fn names_of_all_sorts_and_any_password() {
         world.rotate(TOKEN).await.unwrap_or_else(|error| panic!("{name}: {error}"));
         for label in ["AWSCURRENT", "AWSPREVIOUS"] {
             assert!(works(&server, &login(&world, label)).await, "{name}: {label}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pair_that_aws_began_at_its_clone_goes_on() {
+    let (server, secret, admin) = server(Options::default()).await;
+    // AWS's function makes the other user a member of the one in the secret, whichever that is.
+    let made = format!(
+        "CREATE ROLE odd_clone LOGIN CREATEDB PASSWORD '{OLD}'; CREATE ROLE odd LOGIN PASSWORD 'x'; GRANT odd_clone TO odd"
+    );
+    server.execute(&made).await.unwrap();
+    server.execute("CREATE TABLE t (id int); GRANT SELECT ON t TO odd_clone").await.unwrap();
+    let world = world_with_admin(&with(&secret, json!({"username": "odd_clone"})), &admin);
+    world.rotate(TOKEN).await.unwrap();
+    for (token, user) in [(THIRD, "odd_clone"), (FOURTH, "odd")] {
+        rotate_again(&world, token).await.unwrap();
+        let current = login(&world, "AWSCURRENT");
+        assert_eq!(current.0, user);
+        let client = server.connect(&current.0, &current.1).await.unwrap();
+        client.batch_execute("SELECT * FROM t").await.unwrap();
+        for label in ["AWSCURRENT", "AWSPREVIOUS"] {
+            assert!(works(&server, &login(&world, label)).await, "{token}: {label}");
         }
     }
 }

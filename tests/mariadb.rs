@@ -23,6 +23,7 @@ cases! { Under::plain("mariadb");
     a_rotation_that_was_given_up_is_healed_by_the_next
     both_logins_live_and_take_turns
     extras_are_reported_and_revoked_on_request
+    a_pair_is_known_by_an_older_version_after_an_edit_by_hand
     wrong_administrators_and_users_are_refused
     an_administrator_need_not_be_root_and_cannot_give_what_it_has_not
     a_crash_at_any_point_of_a_pair_is_healed_with_all_rights

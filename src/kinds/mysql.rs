@@ -69,6 +69,7 @@ pub(super) const MARIADB: Profile = Profile {
         sql::USERNAME,
         sql::PASSWORD,
         sql::MASTERARN,
+        sql::STRATEGY,
         sql::EXTRAS,
         sql::SSLMODE,
         sql::SSL,

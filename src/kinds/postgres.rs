@@ -38,6 +38,7 @@ const PROFILE: Profile = Profile {
         sql::USERNAME,
         sql::PASSWORD,
         sql::MASTERARN,
+        sql::STRATEGY,
         Field::setting(
             "ownerrole",
             "alternating users: a NOLOGIN role that both users act as, so that it owns whatever they create. Without it they act as the base user",
@@ -130,8 +131,8 @@ impl Engine for Postgres {
 /// What the server stores instead of the password, by its setting `password_encryption`.
 pub(super) fn verifier(encryption: Option<&str>, user: &str, password: &str) -> String {
     match encryption {
-        // `on` is how PostgreSQL 9 and 10 spell md5.
-        Some("md5" | "on") => md5(password.as_bytes(), user),
+        // PostgreSQL 10 and older know no other hash; `off` there is for passwords that come in clear.
+        Some("md5" | "on" | "off") => md5(password.as_bytes(), user),
         _ => scram_sha_256(password.as_bytes()),
     }
 }

@@ -92,7 +92,7 @@ struct Member {
     host: String,
     names: Vec<String>,
     cluster: Option<String>,
-    /// The identifier of the instance that it replicates; its ARN, if that is in another Region.
+    /// The identifier or ARN of the instance that it replicates. One in another Region is not found: only this one is asked.
     source: Option<String>,
 }
 

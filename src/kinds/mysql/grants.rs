@@ -217,9 +217,8 @@ pub(super) struct Account {
     pub(super) limits: String,
 }
 
-/// The plugins whose passwords can be set.
-const PASSWORD_PLUGINS: [&str; 5] =
-    ["caching_sha2_password", "ed25519", "mysql_native_password", "parsec", "sha256_password"];
+/// The plugins that the driver can sign in by.
+const PASSWORD_PLUGINS: [&str; 3] = ["caching_sha2_password", "ed25519", "mysql_native_password"];
 /// The resource limits, each of which `ALTER USER` leaves as it is when it is not named.
 const LIMITS: [&str; 4] =
     ["MAX_QUERIES_PER_HOUR", "MAX_UPDATES_PER_HOUR", "MAX_CONNECTIONS_PER_HOUR", "MAX_USER_CONNECTIONS"];

@@ -18,10 +18,12 @@ use crate::sql::{Login, Pair};
 /// All statements go in one message, which makes them one transaction (PostgreSQL's simple query protocol): after a crash
 /// there is the user as it was, or as it is to be.
 pub(super) async fn prepare(rotation: &Rotation<'_>, admin: &Session, pair: &Pair<'_>) -> Result<()> {
-    let mut work = Work { admin, pair, owner: pair.pending.fields.optional("ownerrole")?, words: Vec::new() };
+    let (base, clone) = membership(admin, pair).await?;
+    let mut work =
+        Work { admin, pair, base, clone, owner: pair.pending.fields.optional("ownerrole")?, words: Vec::new() };
     let encryption = admin.ask("SELECT current_setting('password_encryption')").await?;
     let mut statements = work.repairs().await?;
-    if pair.is_clone() {
+    if work.is_clone() {
         let (extras, revocations) = work.extras().await?;
         if pair.revoke_extras {
             statements.extend(revocations);
@@ -29,7 +31,7 @@ pub(super) async fn prepare(rotation: &Rotation<'_>, admin: &Session, pair: &Pai
             work.words.extend(extras);
         }
         if !work.words.is_empty() {
-            rotation.note(format!("user {:?} has more than {:?}: {}", pair.clone, pair.base, work.words.join(", ")));
+            rotation.note(format!("user {clone:?} has more than {base:?}: {}", work.words.join(", ")));
         }
     }
     let (user, verifier) =
@@ -45,19 +47,54 @@ pub(super) async fn prepare(rotation: &Rotation<'_>, admin: &Session, pair: &Pai
     })
 }
 
+/// The base user and its clone. Where AWS's function began with the one that has the suffix, the other one is the member.
+async fn membership<'a>(admin: &Session, pair: &Pair<'a>) -> Result<(&'a str, &'a str)> {
+    let (base, clone) = (pair.base, pair.clone);
+    // Not by pg_has_role, to which a superuser is a member of every role.
+    let rows = admin
+        .ask(&format!(
+            "SELECT m.rolname FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
+             WHERE (r.rolname, m.rolname) IN (({0}, {1}), ({1}, {0}))",
+            escape_literal(base),
+            escape_literal(clone)
+        ))
+        .await?;
+    match single(&rows) {
+        Some(member) if member == clone => return Ok((base, clone)),
+        Some(_) => return Ok((clone, base)),
+        None => {}
+    }
+    // A login that has the name of the other one and is not of the same pair is somebody else's.
+    let both = format!("SELECT 1 FROM pg_roles WHERE rolname IN ({}, {})", escape_literal(base), escape_literal(clone));
+    if admin.ask(&both).await?.len() < 2 {
+        return Ok((base, clone));
+    }
+    let grant = format!("GRANT {} TO {}", escape_identifier(base), escape_identifier(clone));
+    Err(pair.not_ours(
+        &format!("{clone:?} is no member of {base:?}"),
+        format!("if they are a pair, `{grant}`; else rename one of them"),
+    ))
+}
+
 struct Work<'a> {
     admin: &'a Session,
     pair: &'a Pair<'a>,
+    base: &'a str,
+    clone: &'a str,
     owner: Option<&'a str>,
     /// What the clone has beyond the base user, for the log.
     words: Vec<String>,
 }
 
 impl Work<'_> {
+    fn is_clone(&self) -> bool {
+        self.pair.user() == self.clone
+    }
+
     /// The statements that make the pending user what it is to be; none for what is right already.
     async fn repairs(&mut self) -> Result<Vec<String>> {
         let pair = self.pair;
-        let (base, clone) = (escape_literal(pair.base), escape_literal(pair.clone));
+        let (base, clone) = (escape_literal(self.base), escape_literal(self.clone));
         let roles = self
             .admin
             .ask(&format!(
@@ -66,11 +103,8 @@ impl Work<'_> {
             ))
             .await?;
         let find = |name: &str| roles.iter().find(|row| row[0].as_deref() == Some(name));
-        let model = find(pair.base).ok_or_else(|| pair.no_base())?;
-        let existing = find(pair.clone);
-        if existing.is_some() {
-            self.check_ours().await?;
-        }
+        let model = find(self.base).ok_or_else(|| pair.no_base())?;
+        let existing = find(self.clone);
         let mut statements = Vec::new();
         let quoted = escape_identifier(pair.user());
         if let Some(owner) = self.owner {
@@ -81,16 +115,16 @@ impl Work<'_> {
             if !(exists && is_true(&self.admin.ask(&member).await?)) {
                 statements.push(format!("GRANT {} TO {quoted}", escape_identifier(owner)));
             }
-            if !pair.is_clone() {
+            if !self.is_clone() {
                 statements.push(format!("ALTER ROLE {quoted} SET role TO {literal}"));
             }
         }
-        if !pair.is_clone() {
+        if !self.is_clone() {
             return Ok(statements);
         }
         if existing.is_none() {
             let made =
-                [format!("CREATE ROLE {quoted} LOGIN"), format!("GRANT {} TO {quoted}", escape_identifier(pair.base))];
+                [format!("CREATE ROLE {quoted} LOGIN"), format!("GRANT {} TO {quoted}", escape_identifier(self.base))];
             statements.splice(0..0, made);
         }
         // INHERIT is what makes the grant count without SET ROLE.
@@ -112,20 +146,6 @@ impl Work<'_> {
         Ok(statements)
     }
 
-    /// A login that has the name of the other one and is not of the same pair is somebody else's.
-    async fn check_ours(&self) -> Result<()> {
-        let Pair { base, clone, .. } = *self.pair;
-        let sql = format!("SELECT pg_has_role({}, {}, 'MEMBER')", escape_literal(clone), escape_literal(base));
-        if is_true(&self.admin.ask(&sql).await?) {
-            return Ok(());
-        }
-        let grant = format!("GRANT {} TO {}", escape_identifier(base), escape_identifier(clone));
-        Err(self.pair.not_ours(
-            &format!("{clone:?} is no member of {base:?}"),
-            format!("if they are a pair, `{grant}`; else rename one of them"),
-        ))
-    }
-
     /// Acting as a role takes away what a user may do by itself, so the role must be there with what is needed.
     async fn check_owner(&self, owner: &str) -> Result<()> {
         let sql = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = {}", escape_literal(owner));
@@ -136,12 +156,12 @@ impl Work<'_> {
         let (place, quoted) = (&self.pair.place, escape_identifier(owner));
         let what = if rows.is_empty() { "does not exist" } else { "can sign in by itself" };
         Err(Error::config(Code::Pair, format!("the role {owner:?} in field \"ownerrole\" {what} at {place}"))
-            .hint(format!("`CREATE ROLE {quoted} NOLOGIN`, grant it what the application needs, and `REASSIGN OWNED BY {} TO {quoted}`", escape_identifier(self.pair.base))))
+            .hint(format!("`CREATE ROLE {quoted} NOLOGIN`, grant it what the application needs, and `REASSIGN OWNED BY {} TO {quoted}`", escape_identifier(self.base))))
     }
 
     /// What the clone has and the base user has not, in words, and the statements that take it away.
     async fn extras(&self) -> Result<(Vec<String>, Vec<String>)> {
-        let Pair { base, clone, .. } = *self.pair;
+        let (base, clone) = (self.base, self.clone);
         let (base, clone, quoted) = (escape_literal(base), escape_literal(clone), escape_identifier(clone));
         let roles = self
             .admin
@@ -178,7 +198,7 @@ impl Work<'_> {
 
     /// The base user's settings (`ALTER ROLE … SET`), in all databases and in each, and that the clone acts as it.
     async fn settings(&mut self) -> Result<Vec<String>> {
-        let Pair { base: model, clone: name, .. } = *self.pair;
+        let (model, name) = (self.base, self.clone);
         let (base, clone) = (escape_literal(model), escape_literal(name));
         let rows = self
             .admin
@@ -243,8 +263,7 @@ impl Work<'_> {
     fn refused(&self, state: &SqlState) -> Error {
         match *state {
             SqlState::INSUFFICIENT_PRIVILEGE => {
-                let Pair { base, place, .. } = self.pair;
-                let user = self.pair.user();
+                let (base, place, user) = (self.base, &self.pair.place, self.pair.user());
                 let message = format!("the administrator at {place} may not make {user:?} like {base:?}");
                 Error::config(Code::Pair, message).hint(format!(
                     "it needs CREATEROLE, and from PostgreSQL 16 on ADMIN OPTION: `GRANT {} TO <administrator> WITH ADMIN OPTION`; \
@@ -298,7 +317,12 @@ fn list(value: &str) -> Vec<String> {
 /// As the user that signed in: whether it has what the pair has in common, and acts as it should.
 pub(super) async fn check(session: &Session, login: &Login<'_>, base: &str) -> Result<()> {
     let user = login.target.user;
-    let (mut sql, mut of) = (format!("SELECT pg_has_role(session_user, {}, 'USAGE')", escape_literal(base)), base);
+    // Whichever of the two is the member.
+    let base_literal = escape_literal(base);
+    let shared = format!(
+        "SELECT (pg_has_role(session_user, {base_literal}, 'USAGE') OR pg_has_role({base_literal}, session_user, 'USAGE'))"
+    );
+    let (mut sql, mut of) = (shared, base);
     if let Some(owner) = login.fields.optional("ownerrole")? {
         let owned = format!(" AND current_user = {}", escape_literal(owner));
         (sql, of) = (sql + &owned, owner);
