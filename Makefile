@@ -68,10 +68,10 @@ bench: postgres
 	@cargo build --quiet --release --package keywheel-hello
 	@cargo run --quiet --package keywheel-dev --bin bench -- $(RUNS)
 
-## docs: bring the generated tables of the README up to date
+## docs: bring the generated parts of the documents up to date
 .PHONY: docs
 docs:
-	cargo run --quiet -p keywheel-dev --bin docs -- refresh README.md
+	cargo run --quiet -p keywheel-dev --bin docs -- refresh README.md docs/kinds.md
 
 ## build: the function for Lambda, for ARCH=arm64 or ARCH=x86_64
 .PHONY: build

@@ -7,17 +7,20 @@ use keywheel_dev::docs::refresh;
 use keywheel_dev::watch::root;
 
 const COMPATIBILITY: &str = "docs/compatibility.md";
+const KINDS: &str = "docs/kinds.md";
 
 #[test]
-fn the_tables_of_the_readme_are_those_of_the_code() {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.contains("| `tls-name` |") && readme.contains("| `sslrootcert` |"), "run `make docs`");
-    assert!(refresh(&readme) == readme, "the README's tables are out of date: run `make docs`");
+fn the_tables_of_the_documents_are_those_of_the_code() {
+    for (name, part) in [("README.md", "| `tls-name` |"), (KINDS, "| `sslrootcert` |")] {
+        let text = std::fs::read_to_string(root().join(name)).unwrap();
+        assert!(text.contains(part), "{name}: run `make docs`");
+        assert!(refresh(&text) == text, "{name} is out of date: run `make docs`");
+    }
 }
 
 #[test]
 fn links_between_documents_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", COMPATIBILITY] {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", COMPATIBILITY, KINDS] {
         let file = root().join(name);
         let text = std::fs::read_to_string(&file).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
