@@ -44,6 +44,8 @@ invoke: .venv/lambda.done
 test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres postgres18 mariadb lint
 	cargo test --workspace
 	KEYWHEEL_POSTGRES_BIN="$(CURDIR)/.tools/postgres/bin" cargo test --test postgres --test alternating
+	@if $(mysql); then cargo test --workspace --test mysql; \
+	else echo "MySQL: no server can be had here, so tests/mysql.rs is not run"; fi
 	cargo run --quiet -p keywheel-dev --bin docs -- registry > target/registry.json
 	KEYWHEEL_REGISTRY=target/registry.json .venv/sam/bin/python -B -m unittest discover -s tests/template
 
@@ -52,6 +54,7 @@ test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres postgres18 mariad
 lint: .venv/sam.done cargo-deny
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --test mysql -- -D warnings
 	cargo clippy --no-default-features -- -D warnings
 	cargo deny --all-features check --hide-inclusion-graph bans licenses sources
 	@if cargo deny fetch db 2>/dev/null; then cargo deny --all-features check --disable-fetch advisories; \
@@ -144,9 +147,15 @@ install-mariadb:
 	else echo "install MariaDB's server (Debian: mariadb-server), or set KEYWHEEL_MARIADB_BIN to the folder of mariadbd and" \
 		"mariadb-install-db" >&2; exit 1; fi
 
+.PHONY: mysql
+mysql:
+	@$(mysql)
+
 .PHONY: cargo-deny
 cargo-deny:
 	@command -v cargo-deny >/dev/null || { echo "installing cargo-deny, which takes minutes…"; \
 		cargo install --quiet --locked --no-default-features cargo-deny@0.20.2; }
 
 apt = { echo "installing $(1)…"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1) >/dev/null; }
+
+mysql = { test -n "$${KEYWHEEL_MYSQL_BIN:-}" || test -x .tools/mysql/bin/mysqld || scripts/mysql-for-tests .tools/mysql; }

@@ -8,7 +8,7 @@ mod support;
 
 use family::Under;
 use keywheel::error::{Class, Code, Which};
-use keywheel_dev::mariadb::Options;
+use keywheel_dev::mysql::Options;
 use serde_json::json;
 use support::sql::*;
 use support::*;

@@ -55,12 +55,17 @@ pub fn free_port() -> io::Result<u16> {
 
 /// The path of `program`: in the folders that the environment's `variable` has, as PATH would; without it in the `usual`
 /// ones, on PATH, or in that folder of `.tools` where the project keeps `package` for a user who is not root.
-pub(crate) fn find(program: &str, package: &str, variable: &str, usual: Vec<PathBuf>) -> io::Result<PathBuf> {
+pub(crate) fn find(program: &str, package: &str, variable: &str, mut usual: Vec<PathBuf>) -> io::Result<PathBuf> {
+    usual.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    find_apart(program, package, variable, usual)
+}
+
+/// As [`find`], but not on PATH.
+pub(crate) fn find_apart(program: &str, package: &str, variable: &str, usual: Vec<PathBuf>) -> io::Result<PathBuf> {
     let folders = if let Some(folders) = std::env::var_os(variable) {
         std::env::split_paths(&folders).collect()
     } else {
         let mut folders = usual;
-        folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         folders.push(root().join(".tools").join(package).join("bin"));
         folders
     };
@@ -72,12 +77,13 @@ pub(crate) fn find(program: &str, package: &str, variable: &str, usual: Vec<Path
 }
 
 /// `program`, which dies with the thread that starts it. Servers refuse to be root, so root runs it as `user`, which
-/// Debian's package makes.
+/// Debian's package makes; `user:group` when the group has another name.
 pub(crate) fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {
-        command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]).current_dir("/");
+        let (user, group) = user_and_group(user);
+        command.args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups"]).current_dir("/");
     }
     command.arg("--").arg(program);
     command
@@ -85,7 +91,12 @@ pub(crate) fn as_user(user: &str, program: &Path) -> Command {
 
 /// Gives `path` and all that is in it to `user`, if [`as_user`] runs programs as that one.
 pub(crate) fn own(user: &str, path: &Path) -> io::Result<()> {
-    if is_root() { run(Command::new("chown").arg("-R").arg(format!("{user}:{user}")).arg(path)) } else { Ok(()) }
+    let (user, group) = user_and_group(user);
+    if is_root() { run(Command::new("chown").arg("-R").arg(format!("{user}:{group}")).arg(path)) } else { Ok(()) }
+}
+
+fn user_and_group(user: &str) -> (&str, &str) {
+    user.split_once(':').unwrap_or((user, user))
 }
 
 fn is_root() -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::TcpStream;
 
-use keywheel_dev::mariadb::{Options, Server};
+use keywheel_dev::mysql::{Options, Server};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{ClientIdentity, Conn, Error, SslOpts};
 

@@ -4,7 +4,7 @@
 
 use keywheel::error::{Class, Code, Effect, Error, Which};
 use keywheel::services::Endpoint;
-use keywheel_dev::mariadb::{Options, ROOT_PASSWORD, Server};
+use keywheel_dev::mysql::{Options, ROOT_PASSWORD, Server};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use proptest::strategy::{Strategy as _, ValueTree as _};

@@ -1,4 +1,4 @@
-//! A private MariaDB for one test or one demo: its own folder, a free port, nothing of the system's.
+//! A private MariaDB or MySQL for one test or one demo: its own folder, a free port, nothing of the system's.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -14,7 +14,7 @@ use mysql_async::{Conn, OptsBuilder, Row, Value};
 use tempfile::TempDir;
 
 use crate::authority::Authority;
-use crate::server::{Program, as_user, explained, find, free_port, own, run};
+use crate::server::{Program, as_user, explained, find, find_apart, free_port, own, run};
 use crate::watch::target;
 
 /// A running server. Dropping it stops the server and removes its folder.
@@ -29,6 +29,8 @@ pub struct Server {
 /// How the server is to be.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// Whose server it is.
+    pub flavour: Flavour,
     /// Whether it speaks TLS, with a certificate for `localhost` and 127.0.0.1.
     pub tls: bool,
     /// The names of its certificate, instead of those.
@@ -39,38 +41,130 @@ pub struct Options {
     pub settings: Vec<String>,
 }
 
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Flavour {
+    /// MariaDB, as Debian has it, or wherever `KEYWHEEL_MARIADB_BIN` says.
+    #[default]
+    MariaDb,
+    /// Oracle's MySQL, from `.tools`, or wherever `KEYWHEEL_MYSQL_BIN` says.
+    MySql,
+}
+
 /// The password of `root@localhost`, the only account there is.
 pub const ROOT_PASSWORD: &str = "root of a private server";
 
-/// Whose it runs as when root starts it.
-const USER: &str = "mysql";
+/// What has to be the same when the data is made and when it is used, to start fast: the storage is small and not safe.
+const STORAGE: &[&str] =
+    &["innodb-buffer-pool-size=8M", "innodb-flush-method=nosync", "innodb-flush-log-at-trx-commit=0"];
 
-/// What has to be the same when the data is made and when it is used, to start fast.
-const STORAGE: &[&str] = &[
-    "innodb-log-file-size=4M",
-    "innodb-buffer-pool-size=8M",
-    "innodb-flush-method=nosync",
-    "innodb-flush-log-at-trx-commit=0",
-    "sync-frm=0",
-];
+impl Flavour {
+    fn name(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mariadb",
+            Self::MySql => "mysql",
+        }
+    }
+
+    /// Whose it runs as when root starts it.
+    fn user(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mysql",
+            // Nothing was installed that would make a user for it.
+            Self::MySql => "nobody:nogroup",
+        }
+    }
+
+    fn server(self) -> io::Result<PathBuf> {
+        match self {
+            Self::MariaDb => mariadb("mariadbd"),
+            // On PATH a `mysqld` may be MariaDB's.
+            Self::MySql => find_apart("mysqld", "mysql", "KEYWHEEL_MYSQL_BIN", Vec::new()),
+        }
+    }
+
+    /// Further [`STORAGE`].
+    fn storage(self) -> &'static [&'static str] {
+        match self {
+            Self::MariaDb => &["innodb-log-file-size=4M", "sync-frm=0"],
+            Self::MySql => &[
+                "innodb-redo-log-capacity=8M",
+                "innodb-log-buffer-size=1M",
+                "innodb-doublewrite=OFF",
+                // The kernel has few of them, for many servers.
+                "innodb-use-native-aio=OFF",
+                "performance-schema=OFF",
+                // Certificates in its data would turn TLS on.
+                "auto-generate-certs=OFF",
+            ],
+        }
+    }
+
+    fn settings(self) -> &'static [&'static str] {
+        match self {
+            Self::MariaDb => &[],
+            // The last of them is a folder of the system's.
+            Self::MySql => &["mysqlx=OFF", "skip-log-bin", "secure-file-priv=NULL"],
+        }
+    }
+
+    fn without_tls(self) -> &'static str {
+        match self {
+            Self::MariaDb => "skip-ssl",
+            Self::MySql => "tls-version=",
+        }
+    }
+
+    /// What says who root is, when the data is made.
+    fn account(self) -> String {
+        let root = format!("ALTER USER root@localhost IDENTIFIED BY '{ROOT_PASSWORD}';\n");
+        match self {
+            Self::MariaDb => format!("FLUSH PRIVILEGES;\n{root}"),
+            Self::MySql => root,
+        }
+    }
+
+    /// Makes the data, in which the statements of the file `account` have run.
+    fn install(self, server: &Path, data: &Path, account: &Path, scratch: &Path) -> io::Result<()> {
+        let (program, before, statements): (_, &[&str], _) = match self {
+            Self::MariaDb => (
+                mariadb("mariadb-install-db")?,
+                &["--no-defaults", "--force", "--skip-test-db", "--auth-root-socket-user=root"],
+                "extra-file",
+            ),
+            Self::MySql => (server.to_owned(), &["--no-defaults", "--initialize"], "init-file"),
+        };
+        let mut install = as_user(self.user(), &program);
+        install.args(before).arg(format!("--datadir={}", data.display()));
+        install.arg(format!("--{statements}={}", account.display()));
+        // In a folder for temporary files that it shares, MariaDB removes those of others.
+        install.arg(format!("--tmpdir={}", scratch.display()));
+        run(install.args(self.all_storage().map(|setting| format!("--{setting}"))))
+    }
+
+    fn all_storage(self) -> impl Iterator<Item = &'static str> {
+        STORAGE.iter().chain(self.storage()).copied()
+    }
+}
 
 impl Server {
     /// Makes and starts a server; returns when it takes connections.
     ///
     /// # Errors
-    /// When no MariaDB is installed, or it does not start; the message has the end of its log.
+    /// When no such server is installed, or it does not start; the message has the end of its log.
     pub fn start(options: &Options) -> io::Result<Self> {
-        let server = program("mariadbd")?;
-        let folder = tempfile::Builder::new().prefix("keywheel-mariadb-").tempdir()?;
+        let flavour = options.flavour;
+        let server = flavour.server()?;
+        let folder = tempfile::Builder::new().prefix(&format!("keywheel-{}-", flavour.name())).tempdir()?;
         let at = |name: &str| folder.path().join(name);
         let tls = options.tls.then(|| Authority::of_server(folder.path(), &options.names, options.expired));
         let tls = tls.transpose()?;
-        own(USER, folder.path())?;
-        fill(folder.path(), &server)?;
+        own(flavour.user(), folder.path())?;
+        fill(folder.path(), flavour, &server)?;
 
         let port = free_port()?;
         let mut settings = vec![
-            "[mariadbd]".to_owned(),
+            "[mysqld]".to_owned(),
             format!("port={port}"),
             "bind-address=127.0.0.1".to_owned(),
             "general-log".to_owned(),
@@ -84,19 +178,19 @@ impl Server {
         ] {
             settings.push(format!("{setting}={}", at(name).display()));
         }
-        settings.extend(STORAGE.iter().map(|&setting| setting.to_owned()));
+        settings.extend(flavour.all_storage().chain(flavour.settings().iter().copied()).map(str::to_owned));
         if let Some((_, files)) = &tls {
             settings.push(format!("ssl-ca={}", files.root.display()));
             settings.push(format!("ssl-cert={}", files.certificate.display()));
             settings.push(format!("ssl-key={}", files.key.display()));
         } else {
-            settings.push("skip-ssl".to_owned());
+            settings.push(flavour.without_tls().to_owned());
         }
         settings.extend(options.settings.iter().cloned());
         fs::write(at("my.cnf"), settings.join("\n"))?;
 
         let log = at("errors");
-        let mut command = as_user(USER, &server);
+        let mut command = as_user(flavour.user(), &server);
         command.arg(format!("--defaults-file={}", at("my.cnf").display()));
         command.stdout(Stdio::null()).stderr(File::create(&log)?);
         let mut program = Program::start(command)?;
@@ -206,33 +300,30 @@ impl Server {
     }
 }
 
-fn program(name: &str) -> io::Result<PathBuf> {
-    find(name, "mariadb", "KEYWHEEL_MARIADB_BIN", vec!["/usr/sbin".into(), "/usr/bin".into()])
+fn mariadb(program: &str) -> io::Result<PathBuf> {
+    find(program, "mariadb", "KEYWHEEL_MARIADB_BIN", vec!["/usr/sbin".into(), "/usr/bin".into()])
 }
 
 /// Makes `data` in `folder`. As that takes longer than all the rest of a start, the first server leaves a copy in the target
 /// folder for the next ones.
-fn fill(folder: &Path, server: &Path) -> io::Result<()> {
-    let statements = format!("FLUSH PRIVILEGES;\nALTER USER root@localhost IDENTIFIED BY '{ROOT_PASSWORD}';\n");
+fn fill(folder: &Path, flavour: Flavour, server: &Path) -> io::Result<()> {
+    let statements = flavour.account();
     let installed = fs::metadata(server)?;
     let mut hasher = DefaultHasher::new();
-    (server, installed.len(), installed.mtime(), STORAGE, &statements).hash(&mut hasher);
-    let templates = target().join("mariadb");
+    let storage: Vec<&str> = flavour.all_storage().collect();
+    (server, installed.len(), installed.mtime(), storage, &statements).hash(&mut hasher);
+    let templates = target().join(flavour.name());
     let template = templates.join(format!("{:016x}", hasher.finish()));
     let data = folder.join("data");
-    let copy = |from: &Path, to: &Path| run(Command::new("cp").arg("-R").arg(from).arg(to));
+    // Much of the data is zeros.
+    let copy = |from: &Path, to: &Path| run(Command::new("cp").args(["-R", "--sparse=always"]).arg(from).arg(to));
     if template.exists() {
         copy(&template, &data)?;
-        return own(USER, &data);
+        return own(flavour.user(), &data);
     }
     let account = folder.join("account.sql");
     fs::write(&account, statements)?;
-    let mut install = as_user(USER, &program("mariadb-install-db")?);
-    install.args(["--no-defaults", "--force", "--skip-test-db", "--auth-root-socket-user=root"]);
-    install.arg(format!("--datadir={}", data.display())).arg(format!("--extra-file={}", account.display()));
-    // In a folder for temporary files that it shares, it removes those of others.
-    install.arg(format!("--tmpdir={}", folder.display()));
-    run(install.args(STORAGE.iter().map(|setting| format!("--{setting}"))))?;
+    flavour.install(server, &data, &account, folder)?;
     fs::create_dir_all(&templates)?;
     let unfinished = TempDir::new_in(&templates)?;
     copy(&data, &unfinished.path().join("data"))?;
