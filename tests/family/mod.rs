@@ -4,7 +4,7 @@
 
 use keywheel::error::{Class, Code, Effect, Error, Which};
 use keywheel::services::Endpoint;
-use keywheel_dev::mysql::{Options, ROOT_PASSWORD, Server};
+use keywheel_dev::mysql::{Flavour, Options, ROOT_PASSWORD, Server};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -26,6 +26,8 @@ pub struct Under {
 impl Under {
     /// Starts a server with the login `app` and nothing else.
     pub async fn start(engine: &str, options: Options) -> Self {
+        let flavour = if engine == "mysql" { Flavour::MySql } else { Flavour::MariaDb };
+        let options = Options { flavour, ..options };
         let server = Server::start(&options).unwrap();
         server.execute(&format!("CREATE USER app IDENTIFIED BY '{OLD}'")).await.unwrap();
         let mut secret = json!({"engine": engine, "host": "localhost", "port": server.port(), "username": "app",
@@ -215,7 +217,6 @@ pub async fn failures_are_told_apart_by_number(under: Under) {
             "`nowhere.invalid` does not resolve",
         ),
         ("", json!({"port": 1}), TRANSIENT, Code::Refused, "nothing listens at localhost:1"),
-        ("", json!({"username": "nobody"}), rejected, Code::WrongPassword, "\"nobody\""),
     ] {
         if !setup.is_empty() {
             under.server.execute(setup).await.unwrap();
@@ -225,6 +226,10 @@ pub async fn failures_are_told_apart_by_number(under: Under) {
         assert_error(&error, class, code, named);
         drop(held);
     }
+    // MySQL invents a plugin for a user that does not exist, so as not to tell.
+    let error = failure(&world(&with(&under.secret, json!({"username": "nobody"}))), "setSecret").await;
+    assert!(matches!(error.code(), Code::WrongPassword | Code::NotPermitted) && error.is_rejected(), "{error}");
+    assert!(error.to_string().contains("\"nobody\""), "{error}");
     world(&under.secret).rotate(TOKEN).await.unwrap();
 }
 
@@ -392,7 +397,7 @@ pub async fn the_clone_can_do_what_the_base_user_can_now_and_later(under: Under,
     assert!(!shape(&under, "app", "%").await.iter().any(|row| row.contains("PROCESS") || row.contains("`r`")));
     rotate_again(&world, FOURTH).await.unwrap();
     let clone = shape(&under, "app_clone", "%").await;
-    for row in shape(&under, "app", "%").await.iter().filter(|row| !row.contains("gone") && !row.contains("USAGE")) {
+    for row in shape(&under, "app", "%").await.iter().filter(|row| !row.contains("gone") && !row.contains(" ON *.* ")) {
         assert!(clone.contains(row), "{row} is missing in {clone:?}");
     }
     under.all_work(&world, &BOTH, "at the end").await;

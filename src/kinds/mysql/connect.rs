@@ -177,9 +177,11 @@ fn sign_in_error(error: &mysql_async::Error, target: &Target<'_>, which: Which, 
             Error::transient(Code::TlsOff, format!("{place} offers no TLS"))
         }
         mysql_async::Error::Driver(DriverError::UnknownAuthPlugin { .. } | DriverError::CleartextPluginDisabled) => {
-            let message = format!("user {user:?} at {place} signs in by a plugin that takes no password of ours");
+            // MySQL answers so for a user that does not exist, with a plugin of its choice, so as not to tell.
+            let message =
+                format!("user {user:?} at {place} does not exist, or signs in by a plugin that is not known here");
             Error::rejected(which, Code::NotPermitted, message).hint(
-                "`mysql_native_password`, `caching_sha2_password` and `ed25519` are known here; `ALTER USER … IDENTIFIED WITH`",
+                "`mysql_native_password`, `caching_sha2_password` and `ed25519` are; `ALTER USER … IDENTIFIED WITH` changes it",
             )
         }
         mysql_async::Error::Driver(DriverError::MysqlOldPasswordDisabled) => Error::rejected(
