@@ -53,7 +53,8 @@ fn kinds() -> String {
     let mut table = String::from("| kind | selected by | what it is |\n| --- | --- | --- |\n");
     for kind in KINDS {
         let names: Vec<_> = kind.names().iter().map(|name| format!("`{name}`")).collect();
-        let _ = writeln!(table, "| [{0}](docs/kinds.md#{0}) | {1} | {2} |", name(*kind), names.join(", "), kind.summary());
+        let _ =
+            writeln!(table, "| [{0}](docs/kinds.md#{0}) | {1} | {2} |", name(*kind), names.join(", "), kind.summary());
     }
     table
 }
