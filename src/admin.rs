@@ -28,7 +28,7 @@ pub(crate) fn named(secret: &Secret) -> Result<Option<&str>> {
     }
 }
 
-/// Reads the administrator's secret `arn`: its current value, with host, port and engine looked up if RDS manages it.
+/// Reads the administrator's secret `arn`: its current value, with host, port and engine looked up if AWS manages it.
 ///
 /// # Errors
 /// Config, when the function does not allow it, it has no value, or names no host.
@@ -44,16 +44,14 @@ pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
     let secret = secret.ok_or_else(|| {
         Error::config(Code::Admin, format!("the administrator's secret {arn} does not exist or has no value"))
     })?;
-    // RDS puts user name and password alone into the secrets that it manages, and says by tags whose they are.
-    let mut names: Vec<_> = secret.expose().names().collect();
-    names.sort_unstable();
-    if names != ["password", "username"] {
+    // AWS puts user name and password alone into the secrets that it manages, and says by tags whose they are.
+    if secret.expose().names().any(|name| name == "host") {
         return Ok(secret);
     }
     let tags = store.describe().await.map_err(about)?.tags;
     let managed = managed(&tags).ok_or_else(|| {
         Error::config(Code::Admin, format!("the administrator's secret {arn} names no host"))
-            .hint("add `host` and `port`; a secret that RDS manages says by a tag whose it is")
+            .hint("add `host` and `port`; a secret that RDS or Redshift manages says by a tag whose it is")
     })?;
     let endpoint = rotation.services.endpoint(managed).await?;
     let text = |text: String| SecretText::from(text);
@@ -73,13 +71,15 @@ fn is(arn: &str, id: &str) -> bool {
     [Some(arn.to_owned()), Some(name.to_owned()), short(arn), short(name)].into_iter().flatten().any(|it| it == id)
 }
 
-/// What RDS's tags say; it spells them in lower case, and AWS's functions take any.
+/// What AWS's tags say; they are spelt in lower case, and AWS's functions take any.
 fn managed(tags: &BTreeMap<String, String>) -> Option<Managed<'_>> {
     let tag = |name: &str| tags.iter().find(|(tag, _)| tag.eq_ignore_ascii_case(name)).map(|(_, arn)| arn.as_str());
     // An instance of a cluster may carry both: the cluster's endpoint follows the writer.
     tag("aws:rds:primarydbclusterarn")
         .map(Managed::Cluster)
         .or_else(|| tag("aws:rds:primarydbinstancearn").map(Managed::Instance))
+        .or_else(|| tag("aws:redshift:primaryclusterarn").map(Managed::RedshiftCluster))
+        .or_else(|| tag("aws:redshift-serverless:namespacearn").map(Managed::RedshiftNamespace))
 }
 
 #[cfg(test)]

@@ -12,11 +12,13 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
+use http_body_util::{BodyExt as _, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect};
 use hyper_util::rt::TokioExecutor;
 
 use crate::error::Result;
+use crate::store::aws::chain;
 use crate::tls::Trust;
 
 /// For the connection alone; TLS and answer have the limits of who asks.
@@ -25,6 +27,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 const IDLE_FOR: Duration = Duration::from_secs(20);
 /// For [`Http::warm`]: a start that waits longer gains nothing.
 const WARM_WITHIN: Duration = Duration::from_secs(1);
+/// For [`Http::send`]: whoever answers with more is not what was asked.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// The client. A clone shares the connections.
 #[derive(Clone, Debug)]
@@ -58,12 +62,39 @@ impl Http {
         drop(answered);
     }
 
+    /// Sends a request, and reads the whole answer.
+    ///
+    /// # Errors
+    /// [`Unanswered`], also when the answer is longer than a mebibyte.
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<SdkBody>,
+        within: Duration,
+    ) -> std::result::Result<http::Response<Vec<u8>>, Unanswered> {
+        let answered = async {
+            let answer = self.0.request(request).await.map_err(|error| Unanswered::Broken(chain(&error)))?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, LONGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| Unanswered::Broken(chain(error.as_ref())))?;
+            Ok(http::Response::from_parts(head, body.to_bytes().to_vec()))
+        };
+        tokio::time::timeout(within, answered).await.unwrap_or(Err(Unanswered::Timeout))
+    }
+
     /// For the configuration of the SDK.
     #[must_use]
     pub fn for_sdk(&self) -> SharedHttpClient {
         let connector = SharedHttpConnector::new(self.clone());
         http_client_fn(move |_, _| connector.clone())
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    Timeout,
+    /// With the causes, in words.
+    Broken(String),
 }
 
 impl HttpConnector for Http {

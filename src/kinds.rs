@@ -5,6 +5,8 @@ mod mysql;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
+#[cfg(feature = "postgres")]
+mod redshift;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +20,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &random::Random,
     #[cfg(feature = "postgres")]
     &crate::sql::Sql(postgres::Postgres),
+    #[cfg(feature = "postgres")]
+    &crate::sql::Sql(redshift::Redshift),
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MYSQL)),
     #[cfg(feature = "mysql")]

@@ -44,7 +44,7 @@ async fn start() -> Result<(), lambda_runtime::Error> {
         .load()
         .await;
     let endpoint = variable("SECRETS_MANAGER_ENDPOINT").or_else(|| variable("AWS_ENDPOINT_URL_SECRETS_MANAGER"));
-    let services = Aws::new(&aws, endpoint);
+    let services = Aws::new(&aws, endpoint, http.clone());
     // The start runs at full speed, and the first step at the CPU share of the function's memory.
     if let Some(endpoint) = services.secrets_endpoint(&aws) {
         http.warm(&endpoint).await;

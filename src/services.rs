@@ -2,6 +2,8 @@
 
 #[cfg(feature = "rds")]
 mod rds;
+mod redshift;
+mod signed;
 
 pub mod aws;
 
@@ -16,10 +18,10 @@ pub trait Services: Send + Sync {
     /// The secret with this ARN or name. Asks nothing yet.
     fn secret<'s>(&'s self, id: &str) -> Box<dyn Store + 's>;
 
-    /// Where a database is that RDS manages.
+    /// Where a database is whose administrator AWS manages.
     ///
     /// # Errors
-    /// Config, when there is none with this ARN or the role may not ask; Transient, when RDS does not answer.
+    /// Config, when there is none with this ARN or the role may not ask; Transient, when AWS does not answer.
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint>;
 
     /// Whether the database at the host name `replica` gets its changes from the one at `source`: a read replica of RDS, or
@@ -30,13 +32,17 @@ pub trait Services: Send + Sync {
     async fn replicates(&self, replica: &str, source: &str) -> Result<bool>;
 }
 
-/// A database of RDS, by its ARN.
+/// A database of RDS or Redshift, by its ARN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Managed<'a> {
     /// A DB instance.
     Instance(&'a str),
     /// An Aurora or Multi-AZ cluster.
     Cluster(&'a str),
+    /// A provisioned cluster of Redshift.
+    RedshiftCluster(&'a str),
+    /// A namespace of Redshift Serverless.
+    RedshiftNamespace(&'a str),
 }
 
 /// Where a database is.
@@ -46,6 +52,6 @@ pub struct Endpoint {
     pub host: String,
     /// The port.
     pub port: u16,
-    /// RDS's name of the engine, e.g. `aurora-postgresql`.
+    /// RDS's name of the engine, e.g. `aurora-postgresql`; or `redshift`.
     pub engine: String,
 }

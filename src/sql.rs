@@ -68,6 +68,8 @@ pub(crate) struct Profile {
     pub(crate) excluded: &'static str,
     /// Whether the server can keep the old password beside the new one.
     pub(crate) dual: bool,
+    /// Whether RDS may have replicas of it, which the administrator's secret does not name.
+    pub(crate) replicas: bool,
 }
 
 /// One server's way of speaking: connections, statements, errors.
@@ -395,7 +397,7 @@ impl<E: Engine> Sql<E> {
         self.0.close(session).await;
         let secret = admin::read(rotation, admin_arn).await?;
         let mut admin = self.read(rotation, &secret).map_err(|error| error.context("the administrator's secret"))?;
-        let elsewhere = is_source(rotation, &current.target, &admin.target).await?;
+        let elsewhere = is_source(self.0.profile(), rotation, &current.target, &admin.target).await?;
         admin.target.database = current.target.database;
         let session = self.0.sign_in(&admin, admin.password, Which::Admin).await;
         let mut session = session.map_err(|error| error.context("the administrator"))?;
@@ -528,11 +530,11 @@ fn base(user: &str) -> &str {
 
 /// The administrator's password must not change another server than the one the secret is for. `true` is another server
 /// after all: the one that feeds it.
-async fn is_source(rotation: &Rotation<'_>, of: &Target<'_>, admin: &Target<'_>) -> Result<bool> {
+async fn is_source(profile: &Profile, rotation: &Rotation<'_>, of: &Target<'_>, admin: &Target<'_>) -> Result<bool> {
     if of.port == admin.port && same_machine(of.host, admin.host).await {
         return Ok(false);
     }
-    if of.host != admin.host && rotation.services.replicates(of.host, admin.host).await? {
+    if profile.replicas && of.host != admin.host && rotation.services.replicates(of.host, admin.host).await? {
         return Ok(true);
     }
     let message = format!("the administrator's secret is for {}, and this secret for {}", admin.place(), of.place());

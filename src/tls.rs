@@ -82,6 +82,14 @@ impl<'a> Ask<'a> {
     /// # Errors
     /// Config, as [`Mode::of`], and for a client's certificate without its key or a key without a certificate.
     pub fn of(fields: Exposed<'a>) -> Result<Self> {
+        Self::with(Mode::of(fields)?, fields)
+    }
+
+    /// Reads `sslrootcert`, `sslcert` and `sslkey`.
+    ///
+    /// # Errors
+    /// Config, for a client's certificate without its key or a key without a certificate.
+    pub fn with(mode: Mode, fields: Exposed<'a>) -> Result<Self> {
         let identity = match (fields.optional("sslcert")?, fields.optional("sslkey")?) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -90,7 +98,7 @@ impl<'a> Ask<'a> {
                     .hint("a client's certificate and its key, both in PEM, or neither"));
             }
         };
-        Ok(Self { mode: Mode::of(fields)?, roots: fields.optional("sslrootcert")?, identity })
+        Ok(Self { mode, roots: fields.optional("sslrootcert")?, identity })
     }
 }
 

@@ -97,6 +97,7 @@ async fn new_passwords_leave_out_what_those_of_awss_functions_do() {
     for (engine, excluded) in [
         ("postgres", "\"'/:@\\"),
         ("aurora-postgresql", "\"'/:@\\"),
+        ("redshift", "\"'/:@\\"),
         ("mysql", "\"'/@\\"),
         ("aurora-mysql", "\"'/@\\"),
         ("mariadb", "\"'/@\\"),
@@ -116,7 +117,7 @@ async fn new_passwords_leave_out_what_those_of_awss_functions_do() {
 #[cfg(all(feature = "mysql", feature = "postgres"))]
 #[tokio::test]
 async fn masterarn_chooses_alternating_users_unless_the_strategy_says_otherwise() {
-    for engine in ["postgres", "mysql", "mariadb"] {
+    for engine in ["postgres", "redshift", "mysql", "mariadb"] {
         for (user, fields, tag, expected) in [
             ("app", json!({}), None, "app"),
             ("app", json!({"masterarn": "admin"}), None, "app_clone"),
@@ -142,6 +143,7 @@ async fn masterarn_chooses_alternating_users_unless_the_strategy_says_otherwise(
 async fn a_clones_name_is_as_long_as_the_server_or_the_variable_allows() {
     for (engine, variable, limit) in [
         ("postgres", None, 63),
+        ("redshift", None, 127),
         ("mariadb", None, 80),
         ("mysql", None, 32),
         ("mysql", Some("16"), 16),

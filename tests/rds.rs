@@ -6,8 +6,10 @@
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_secretsmanager::config::{Credentials, SharedCredentialsProvider};
 use keywheel::error::{Class, Code};
+use keywheel::http::Http;
 use keywheel::services::aws::Aws;
 use keywheel::services::{Managed, Services};
+use keywheel::tls::Trust;
 use keywheel_dev::moto::Moto;
 
 #[tokio::test]
@@ -23,7 +25,7 @@ async fn databases_are_found_by_arn_and_replicas_by_host_name() {
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("local", "local", None, None, "static")))
         .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
-    let aws = Aws::new(&config, None);
+    let aws = Aws::new(&config, None, Http::new(&Trust::default()).unwrap());
     let found = aws.endpoint(Managed::Instance(instance)).await.unwrap();
     assert!(found.host.starts_with("one.") && found.port == 5433 && found.engine == "postgres", "{found:?}");
     let found = aws.endpoint(Managed::Cluster(cluster)).await.unwrap();

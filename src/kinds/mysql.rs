@@ -55,6 +55,7 @@ pub(super) const MYSQL: Profile = Profile {
     database: None,
     excluded: EXCLUDED,
     dual: true,
+    replicas: true,
 };
 
 pub(super) const MARIADB: Profile = Profile {
@@ -82,6 +83,7 @@ pub(super) const MARIADB: Profile = Profile {
     database: None,
     excluded: EXCLUDED,
     dual: false,
+    replicas: true,
 };
 
 #[async_trait]

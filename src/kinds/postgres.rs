@@ -7,13 +7,15 @@
 mod alternating;
 pub(super) mod connect;
 
+pub(super) use self::alternating::setting_value;
+
 use async_trait::async_trait;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use postgres_protocol::password::{md5, scram_sha_256};
 use serde_json::Value;
 use tokio_postgres::error::SqlState;
 
-use self::connect::{Failure, Session, is_true, server_error, single};
+use self::connect::{Failure, Server, Session, is_true, server_error, single};
 use crate::error::{Class, Code, Error, Result, Which};
 use crate::kind::{Field, Rotation, Settings};
 use crate::secret::Exposed;
@@ -59,6 +61,7 @@ const PROFILE: Profile = Profile {
     database: Some("postgres"),
     excluded: ":/@\"'\\",
     dual: false,
+    replicas: true,
 };
 
 #[async_trait]
@@ -81,7 +84,7 @@ impl Engine for Postgres {
     }
 
     async fn sign_in(&self, login: &Login<'_>, password: &str, which: Which) -> Result<Session> {
-        Session::open(login, password, which).await
+        Session::open(Server::Postgres, login, password, which).await
     }
 
     async fn close(&self, session: Session) {

@@ -5,8 +5,10 @@ use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use futures_util::FutureExt as _;
 
-use super::{Endpoint, Managed, Services};
+use super::signed::Signed;
+use super::{Endpoint, Managed, Services, redshift};
 use crate::error::Result;
+use crate::http::Http;
 use crate::store::Store;
 use crate::store::aws::AwsStore;
 
@@ -14,14 +16,16 @@ use crate::store::aws::AwsStore;
 pub struct Aws {
     endpoint: Option<String>,
     secrets: aws_sdk_secretsmanager::Client,
+    signed: Signed,
     #[cfg(feature = "rds")]
     rds: super::rds::Rds,
 }
 
 impl Aws {
     /// `endpoint` goes before what `config` says of Secrets Manager's; AWS's own rotation functions are told so of another.
+    /// `http` is for what is asked without the SDK.
     #[must_use]
-    pub fn new(config: &SdkConfig, endpoint: Option<String>) -> Self {
+    pub fn new(config: &SdkConfig, endpoint: Option<String>, http: Http) -> Self {
         let mut secrets = aws_sdk_secretsmanager::config::Builder::from(config);
         if endpoint.is_some() {
             secrets.set_endpoint_url(endpoint.clone());
@@ -29,6 +33,7 @@ impl Aws {
         Self {
             endpoint,
             secrets: aws_sdk_secretsmanager::Client::from_conf(secrets.build()),
+            signed: Signed::new(config.clone(), http),
             #[cfg(feature = "rds")]
             rds: super::rds::Rds::new(config.clone()),
         }
@@ -57,10 +62,16 @@ impl Services for Aws {
     }
 
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
-        #[cfg(feature = "rds")]
-        return self.rds.endpoint(managed).await;
-        #[cfg(not(feature = "rds"))]
-        without_rds(&format!("where the database {managed:?} is"))
+        match managed {
+            Managed::RedshiftCluster(arn) => redshift::cluster(&self.signed, arn).await,
+            Managed::RedshiftNamespace(arn) => redshift::namespace(&self.signed, arn).await,
+            #[cfg(feature = "rds")]
+            Managed::Instance(arn) => self.rds.instance(arn).await,
+            #[cfg(feature = "rds")]
+            Managed::Cluster(arn) => self.rds.cluster(arn).await,
+            #[cfg(not(feature = "rds"))]
+            Managed::Instance(_) | Managed::Cluster(_) => without_rds(&format!("where the database {managed:?} is")),
+        }
     }
 
     async fn replicates(&self, replica: &str, source: &str) -> Result<bool> {
@@ -92,10 +103,12 @@ mod tests {
             ("cn-north-1", "https://secretsmanager.cn-north-1.amazonaws.com.cn"),
         ] {
             let config = config(region);
-            assert_eq!(Aws::new(&config, None).secrets_endpoint(&config).as_deref(), Some(expected));
+            let http = Http::new(&crate::tls::Trust::default()).unwrap();
+            assert_eq!(Aws::new(&config, None, http).secrets_endpoint(&config).as_deref(), Some(expected));
         }
         let config = config("us-east-1");
-        let aws = Aws::new(&config, Some("http://127.0.0.1:1".to_owned()));
+        let http = Http::new(&crate::tls::Trust::default()).unwrap();
+        let aws = Aws::new(&config, Some("http://127.0.0.1:1".to_owned()), http);
         assert_eq!(aws.secrets_endpoint(&config).as_deref(), Some("http://127.0.0.1:1"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use aws_config::SdkConfig;
 use aws_sdk_rds::Client;
 
-use super::{Endpoint, Managed};
+use super::Endpoint;
 use crate::error::{Code, Error, Result};
 use crate::net::resolve;
 use crate::store::aws::{Call, explain};
@@ -26,29 +26,22 @@ impl Rds {
     }
 
     /// Asked by ARN, an answer has one database or none, so there is nothing to page.
-    pub(super) async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
+    pub(super) async fn instance(&self, arn: &str) -> Result<Endpoint> {
         let client = self.client.get_or_init(|| Client::new(&self.config));
-        let (arn, found) = match managed {
-            Managed::Instance(arn) => {
-                let asked = client.describe_db_instances().db_instance_identifier(arn).send().await;
-                let answer = asked.map_err(|error| explain(INSTANCES, arn, &error))?;
-                let database = answer.db_instances.unwrap_or_default().into_iter().next();
-                let endpoint = database.and_then(|it| Some((it.endpoint?, it.engine?)));
-                (arn, endpoint.and_then(|(it, engine)| Some((it.address?, it.port?, engine))))
-            }
-            Managed::Cluster(arn) => {
-                let asked = client.describe_db_clusters().db_cluster_identifier(arn).send().await;
-                let answer = asked.map_err(|error| explain(CLUSTERS, arn, &error))?;
-                let database = answer.db_clusters.unwrap_or_default().into_iter().next();
-                (arn, database.and_then(|it| Some((it.endpoint?, it.port?, it.engine?))))
-            }
-        };
-        let found =
-            found.and_then(|(host, port, engine)| Some(Endpoint { host, port: u16::try_from(port).ok()?, engine }));
-        found.ok_or_else(|| {
-            Error::config(Code::Admin, format!("RDS knows no endpoint of {arn}"))
-                .hint("check that the database of the administrator's secret exists and is available")
-        })
+        let asked = client.describe_db_instances().db_instance_identifier(arn).send().await;
+        let answer = asked.map_err(|error| explain(INSTANCES, arn, &error))?;
+        let database = answer.db_instances.unwrap_or_default().into_iter().next();
+        let found = database.and_then(|it| Some((it.endpoint?, it.engine?)));
+        endpoint(arn, found.and_then(|(it, engine)| Some((it.address?, it.port?, engine))))
+    }
+
+    /// As [`instance`](Self::instance).
+    pub(super) async fn cluster(&self, arn: &str) -> Result<Endpoint> {
+        let client = self.client.get_or_init(|| Client::new(&self.config));
+        let asked = client.describe_db_clusters().db_cluster_identifier(arn).send().await;
+        let answer = asked.map_err(|error| explain(CLUSTERS, arn, &error))?;
+        let database = answer.db_clusters.unwrap_or_default().into_iter().next();
+        endpoint(arn, database.and_then(|it| Some((it.endpoint?, it.port?, it.engine?))))
     }
 
     /// Asks for every database of the account and Region: a name in a secret may be an alias, which leads to one of them only
@@ -85,6 +78,14 @@ impl Rds {
         let same_cluster = replica.cluster.is_some() && replica.cluster == source.cluster;
         Ok(same_cluster || replica.source.as_ref().is_some_and(|it| source.names.contains(it)))
     }
+}
+
+fn endpoint(arn: &str, found: Option<(String, i32, String)>) -> Result<Endpoint> {
+    let found = found.and_then(|(host, port, engine)| Some(Endpoint { host, port: u16::try_from(port).ok()?, engine }));
+    found.ok_or_else(|| {
+        Error::config(Code::Admin, format!("RDS knows no endpoint of {arn}"))
+            .hint("check that the database of the administrator's secret exists and is available")
+    })
 }
 
 /// What answers at one host name of RDS.

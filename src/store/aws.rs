@@ -146,10 +146,8 @@ where
     let Call { service, name, .. } = call;
     match error {
         SdkError::ServiceError(answer) => {
-            let code = answer.err().code().unwrap_or("an error without a code");
-            let said = answer.err().message().map(|said| format!(": {said}")).unwrap_or_default();
-            let message = format!("{name} of {of} fails with {code}{said}");
-            refusal(call, code, answer.raw().status().as_u16(), message)
+            let status = answer.raw().status().as_u16();
+            refused(call, of, answer.err().code(), answer.err().message(), status)
         }
         SdkError::TimeoutError(_) => {
             Error::transient(Code::Timeout, format!("no answer from {service} to {name} in time"))
@@ -169,8 +167,12 @@ where
     }
 }
 
-fn refusal(call: Call, code: &str, status: u16, message: String) -> Error {
-    let action = call.action;
+/// The error for an answer with an error's code, and the sentence that the service `said`.
+pub(crate) fn refused(call: Call, of: &str, code: Option<&str>, said: Option<&str>, status: u16) -> Error {
+    let Call { name, action, .. } = call;
+    let code = code.unwrap_or("an error without a code");
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    let message = format!("{name} of {of} fails with {code}{said}");
     match code {
         "AccessDeniedException" | "AccessDenied" | "UnauthorizedOperation" => {
             Error::config(Code::AccessDenied, message).hint(match call.kms {
@@ -180,7 +182,8 @@ fn refusal(call: Call, code: &str, status: u16, message: String) -> Error {
                 None => format!("allow {action} on it for the function's role"),
             })
         }
-        "ExpiredTokenException"
+        "ExpiredToken"
+        | "ExpiredTokenException"
         | "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "InvalidClientTokenId"
@@ -207,7 +210,7 @@ fn refusal(call: Call, code: &str, status: u16, message: String) -> Error {
 }
 
 /// An error and its causes; the SDK's own text is only `dispatch failure`.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

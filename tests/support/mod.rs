@@ -59,7 +59,10 @@ impl Services for Aws {
     }
 
     async fn endpoint(&self, managed: Managed<'_>) -> Result<Endpoint> {
-        let (Managed::Instance(arn) | Managed::Cluster(arn)) = managed;
+        let (Managed::Instance(arn)
+        | Managed::Cluster(arn)
+        | Managed::RedshiftCluster(arn)
+        | Managed::RedshiftNamespace(arn)) = managed;
         let database = self.database.lock().unwrap().clone();
         let found = database.filter(|(it, _)| it == arn).map(|(_, endpoint)| endpoint);
         found.ok_or_else(|| Error::config(Code::Admin, format!("RDS knows no endpoint of {arn}")))

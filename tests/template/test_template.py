@@ -38,7 +38,7 @@ def setUpModule():
 
 
 CHOICES = {
-    "Kind": ["random", "postgres", "mysql", "mariadb"],
+    "Kind": ["random", "postgres", "redshift", "mysql", "mariadb"],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
     "MountPrevious": ["true", "false"],
@@ -172,6 +172,8 @@ class Permissions(unittest.TestCase):
             self.assertEqual(set(databases["Resource"]), {f"{here}:cluster:*", f"{here}:db:*"})
             variables = stack["RotationFunction"]["Environment"]["Variables"]
             self.assertEqual(variables["KEYWHEEL_ADMIN_SECRETS"], ADMIN)
+            if stack.parameters["Kind"] == "redshift":
+                expected.add("FindManagedWarehouse")
         if stack.parameters["KmsKeyArn"]:
             expected.add("UseKeyOfSecret")
             key = statements["UseKeyOfSecret"]
@@ -186,12 +188,16 @@ class Permissions(unittest.TestCase):
         self.assertEqual(statements["WriteLogs"]["Resource"], [LOGS])
 
     @for_every_stack
-    def test_only_vpc_interfaces_are_allowed_on_every_resource(self, stack):
+    def test_only_vpc_interfaces_and_lists_of_redshift_are_allowed_on_every_resource(self, stack):
         for sid, statement in self.statements(stack).items():
             self.assertEqual(statement["Effect"], "Allow")
             if sid == "AttachToVpc":
                 for action in statement["Action"]:
                     self.assertRegex(action, r"^ec2:\w*(NetworkInterface|PrivateIpAddress|DescribeSubnets)\w*$")
+            elif sid == "FindManagedWarehouse":
+                for action in statement["Action"]:
+                    self.assertRegex(action, r"^redshift(-serverless)?:(Describe|List)\w+$")
+                self.assertEqual(statement["Condition"], {"StringEquals": {"aws:RequestedRegion": REGION}})
             else:
                 for resource in statement["Resource"]:
                     # RDS is asked for a database whose name only the administrator's secret knows.
@@ -420,7 +426,7 @@ class Manifest(unittest.TestCase):
 
 class Parameters(unittest.TestCase):
     BAD = {
-        "Kind": ["", "mysql"],
+        "Kind": ["", "oracle"],
         "SecretArn": ["prod/orders_db", EXISTING[:-7], EXISTING.replace("secretsmanager", "ssm")],
         "SecretName": ["two words", "a" * 513],
         "KmsKeyArn": ["alias/aws/secretsmanager", KEY.replace("key/", "alias/")],

@@ -288,7 +288,7 @@ const ATTRIBUTES: [(&str, &str); 6] = [
 
 /// The value as a literal, or for settings that are lists of names, each of its elements as one: as a single literal they
 /// would be one element. A user chooses its own settings, so that nothing of them may stand in a statement unquoted.
-fn setting_value(name: &str, value: &str) -> String {
+pub(in crate::kinds) fn setting_value(name: &str, value: &str) -> String {
     const LISTS: [&str; 4] =
         ["search_path", "temp_tablespaces", "session_preload_libraries", "local_preload_libraries"];
     let elements = if LISTS.iter().any(|it| it.eq_ignore_ascii_case(name)) { list(value) } else { Vec::new() };
