@@ -244,6 +244,19 @@ impl Pair<'_> {
         Error::config(Code::Pair, message).hint(hint)
     }
 
+    /// [`not_ours`](Self::not_ours) where nothing but passwords and rights could have shown it.
+    pub(crate) fn unproven(&self) -> Error {
+        let user = self.user();
+        let repair = if self.is_clone() {
+            format!("if they are a pair, drop user {user:?}: it is made anew; else rename one of them")
+        } else {
+            format!(
+                "if they are a pair, make their rights alike; else rename one of them: {user:?} would get a new password"
+            )
+        };
+        self.not_ours("no password of this secret opens it", repair)
+    }
+
     /// The error for a base user that is not there.
     pub(crate) fn no_base(&self) -> Error {
         Error::config(Code::Pair, format!("{} has no user {:?}", self.place, self.base))

@@ -48,15 +48,7 @@ pub(super) async fn prepare(
     let alike = |clone: &Known| bases.iter().any(|base| base == clone);
     // A base user whose clone is gone cannot have been reached by it: the current one signed in a moment ago.
     if !clones.is_empty() && !clones.iter().all(alike) && !pair.opens(engine).await? {
-        let pending = literal(pair.user());
-        let repair = if pair.is_clone() {
-            format!("if they are a pair, `DROP USER {pending}@…`: it is made anew; else rename one of them")
-        } else {
-            format!(
-                "if they are a pair, make their grants alike; else rename one of them: {pending} would get a new password"
-            )
-        };
-        return Err(pair.not_ours("no password of this secret opens it", repair));
+        return Err(pair.unproven());
     }
     if pair.is_clone() {
         work.complete(&bases, &clones).await?;

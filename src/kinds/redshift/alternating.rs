@@ -86,13 +86,7 @@ impl Work<'_> {
         let known = self.known().await?;
         let base = known.base.as_ref().ok_or_else(|| pair.no_base())?;
         if known.clone.is_some() && !self.is_ours(&known).await? {
-            return Err(Failure::Other(pair.not_ours(
-                "no password of this secret opens it",
-                format!(
-                    "if they are a pair, set the password of AWSPREVIOUS for it, or drop {:?}, which is made anew; else rename one",
-                    pair.clone
-                ),
-            )));
+            return Err(Failure::Other(pair.unproven()));
         }
         let (mut statements, mut outside) = (Vec::new(), Vec::new());
         let mut until = None;
