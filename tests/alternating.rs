@@ -162,9 +162,13 @@ async fn wrong_administrators_and_users_are_refused() {
         "CREATE ROLE base_clone LOGIN PASSWORD 'x'",
         "CREATE ROLE humble LOGIN PASSWORD 'x'",
         "CREATE ROLE humble_clone LOGIN SUPERUSER PASSWORD 'y'",
+        "CREATE ROLE greedy LOGIN PASSWORD 'x'",
+        "CREATE ROLE greedy_clone LOGIN PASSWORD 'y'",
     ] {
         server.execute(sql).await.unwrap();
     }
+    // As up to PostgreSQL 14 every role may do by itself; from 16 on there is no such grant.
+    let _ = server.execute("GRANT greedy TO greedy_clone GRANTED BY greedy").await;
     let config = Class::Config;
     for (user, as_admin, class, code, named) in [
         (
@@ -201,15 +205,27 @@ async fn wrong_administrators_and_users_are_refused() {
         (json!({"username": "other", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"other\""),
         (json!({"username": "base_clone", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"base\""),
         (json!({"username": "humble", "password": "x"}), json!({}), config, Code::Pair, "is no member of \"humble\""),
+        (
+            json!({"username": "greedy", "password": "x"}),
+            json!({}),
+            config,
+            Code::Pair,
+            "only by a grant of one of the two",
+        ),
         (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
     ] {
         let world = world_with_admin(&with(&secret, user), &with(&admin, as_admin));
         let error = failure(&world, "setSecret").await;
         assert_error(&error, class, code, named);
     }
-    for (user, password) in
-        [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y"), ("humble_clone", "y")]
-    {
+    for (user, password) in [
+        ("other_clone", "y"),
+        ("app", OLD),
+        ("lonely_clone", "x"),
+        ("base", "y"),
+        ("humble_clone", "y"),
+        ("greedy_clone", "y"),
+    ] {
         assert!(server.connect(user, password).await.is_ok(), "{user} was changed");
     }
     // Before anything is staged.
@@ -312,6 +328,39 @@ async fn a_users_settings_cannot_speak_with_the_administrators_voice() {
 }
 
 #[tokio::test]
+async fn what_a_user_makes_is_not_taken_for_the_servers_own() {
+    let (server, secret, admin) = server(Options::default()).await;
+    // Who owns a database chooses where names are looked up in it, and what is there (CVE-2018-1058).
+    server.execute("ALTER DATABASE postgres OWNER TO app").await.unwrap();
+    let own = server.connect("app", OLD).await.unwrap();
+    for arguments in ["text, oid, text", "text, text, text"] {
+        own.batch_execute(&format!(
+            "CREATE FUNCTION public.pg_has_role({arguments}) RETURNS bool LANGUAGE plpgsql
+             AS 'BEGIN ALTER ROLE app SUPERUSER; RETURN true; END'"
+        ))
+        .await
+        .unwrap();
+    }
+    for setup in [
+        "SELECT 1",
+        "CREATE SCHEMA evil; CREATE VIEW evil.pg_roles AS SELECT *, public.pg_has_role('a'::text, 1::oid, 'b'::text) FROM pg_catalog.pg_roles;
+         GRANT USAGE ON SCHEMA evil TO PUBLIC; GRANT SELECT ON evil.pg_roles TO PUBLIC;
+         ALTER DATABASE postgres SET search_path TO evil, public, pg_catalog",
+    ] {
+        own.batch_execute(setup).await.unwrap();
+        let world = world_with_admin(&secret, &admin);
+        for token in [TOKEN, THIRD, FOURTH] {
+            let _ = world.service.begin_rotation(SECRET, token);
+            world.rotate(token).await.unwrap();
+        }
+        let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
+        let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) 'app'";
+        assert!(!client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0), "the user has made itself a superuser");
+        server.execute(&format!("ALTER ROLE app PASSWORD '{OLD}'")).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn an_administrator_need_not_be_a_superuser() {
     let (server, secret, admin) = server(Options::default()).await;
     server.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'").await.unwrap();
@@ -344,14 +393,18 @@ async fn two_secrets_with_one_administrator_rotate_at_once() {
 async fn with_an_owner_role_nothing_belongs_to_a_user() {
     let (server, secret, admin) = server(Options::default()).await;
     let secret = with(&secret, json!({"ownerrole": "the owner"}));
-    for (setup, named) in [("SELECT 1", "does not exist"), ("CREATE ROLE \"the owner\" LOGIN", "can sign in by itself")]
-    {
+    for (setup, named) in [
+        ("SELECT 1", "does not exist"),
+        ("CREATE ROLE \"the owner\" LOGIN", "can sign in by itself"),
+        // Else whoever writes the secret could have any role.
+        ("ALTER ROLE \"the owner\" NOLOGIN", "has not got \"app\" as a member"),
+    ] {
         server.execute(setup).await.unwrap();
         let error = failure(&world_with_admin(&secret, &admin), "setSecret").await;
         assert_error(&error, Class::Config, Code::Pair, named);
     }
     for sql in [
-        "ALTER ROLE \"the owner\" NOLOGIN",
+        "GRANT \"the owner\" TO app",
         "CREATE SCHEMA s AUTHORIZATION \"the owner\"",
         "CREATE ROLE reader",
         "GRANT USAGE ON SCHEMA s TO reader",
@@ -401,7 +454,12 @@ async fn extras_are_reported_and_revoked_on_request() {
     for (extras, left) in [("report", true), ("revoke", false)] {
         let world = world_with_admin(&with(&secret, json!({"extras": extras})), &admin);
         let notes = world.rotate_with_notes(TOKEN).await.unwrap();
-        let told = ["membership of \"other\"", "rights on SCHEMA extra", "rights on TABLE \"Odd\"", "FUNCTION f()"];
+        let told = [
+            "membership of \"other\"",
+            "rights on SCHEMA extra",
+            "rights on TABLE public.\"Odd\"",
+            "FUNCTION public.f()",
+        ];
         assert_eq!(notes.iter().any(|note| told.iter().all(|it| note.contains(it))), left, "{notes:?}");
         let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
         for sql in [

@@ -50,11 +50,15 @@ pub(super) async fn prepare(rotation: &Rotation<'_>, admin: &Session, pair: &Pai
 /// The base user and its clone. Where AWS's function began with the one that has the suffix, the other one is the member.
 async fn membership<'a>(admin: &Session, pair: &Pair<'a>) -> Result<(&'a str, &'a str)> {
     let (base, clone) = (pair.base, pair.clone);
-    // Not by pg_has_role, to which a superuser is a member of every role.
+    // The database is that of the secret. Its owner chooses where names are looked up, and whoever may make functions there may
+    // make one that fits better than the server's own (CVE-2018-1058), which then runs as the administrator.
+    let setting = "SET search_path TO pg_catalog";
+    // Not by pg_has_role, to which a superuser is a member of every role; nor by the word of one of the two, because up to
+    // PostgreSQL 14 every role may grant itself to any other.
     let rows = admin
         .ask(&format!(
-            "SELECT m.rolname FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
-             WHERE (r.rolname, m.rolname) IN (({0}, {1}), ({1}, {0}))",
+            "{setting}; SELECT m.rolname FROM pg_auth_members a JOIN pg_roles r ON r.oid = a.roleid JOIN pg_roles m ON m.oid = a.member \
+             WHERE (r.rolname, m.rolname) IN (({0}, {1}), ({1}, {0})) AND a.grantor NOT IN (r.oid, m.oid)",
             escape_literal(base),
             escape_literal(clone)
         ))
@@ -69,10 +73,10 @@ async fn membership<'a>(admin: &Session, pair: &Pair<'a>) -> Result<(&'a str, &'
     if admin.ask(&both).await?.len() < 2 {
         return Ok((base, clone));
     }
-    let grant = format!("GRANT {} TO {}", escape_identifier(base), escape_identifier(clone));
+    let (role, member) = (escape_identifier(base), escape_identifier(clone));
     Err(pair.not_ours(
-        &format!("{clone:?} is no member of {base:?}"),
-        format!("if they are a pair, `{grant}`; else rename one of them"),
+        &format!("{clone:?} is no member of {base:?}, or only by a grant of one of the two"),
+        format!("if they are a pair, as an administrator `REVOKE {role} FROM {member}; GRANT {role} TO {member}`; else rename one of them"),
     ))
 }
 
@@ -109,23 +113,16 @@ impl Work<'_> {
         let quoted = escape_identifier(pair.user());
         if let Some(owner) = self.owner {
             self.check_owner(owner).await?;
-            let literal = escape_literal(owner);
-            let member = format!("SELECT pg_has_role({}, {literal}, 'MEMBER')", escape_literal(pair.user()));
-            let exists = find(pair.user()).is_some();
-            if !(exists && is_true(&self.admin.ask(&member).await?)) {
-                statements.push(format!("GRANT {} TO {quoted}", escape_identifier(owner)));
-            }
             if !self.is_clone() {
-                statements.push(format!("ALTER ROLE {quoted} SET role TO {literal}"));
+                statements.push(format!("ALTER ROLE {quoted} SET role TO {}", escape_literal(owner)));
             }
         }
         if !self.is_clone() {
             return Ok(statements);
         }
         if existing.is_none() {
-            let made =
-                [format!("CREATE ROLE {quoted} LOGIN"), format!("GRANT {} TO {quoted}", escape_identifier(self.base))];
-            statements.splice(0..0, made);
+            statements.push(format!("CREATE ROLE {quoted} LOGIN"));
+            statements.push(format!("GRANT {} TO {quoted}", escape_identifier(self.base)));
         }
         // INHERIT is what makes the grant count without SET ROLE.
         for (column, (on, off)) in ATTRIBUTES.iter().enumerate() {
@@ -146,17 +143,25 @@ impl Work<'_> {
         Ok(statements)
     }
 
-    /// Acting as a role takes away what a user may do by itself, so the role must be there with what is needed.
+    /// Acting as a role takes away what a user may do by itself, so the role must be there with what is needed. And whoever
+    /// writes the secret must not get a role by naming it: that the base user may have it, somebody else has decided.
     async fn check_owner(&self, owner: &str) -> Result<()> {
-        let sql = format!("SELECT rolcanlogin FROM pg_roles WHERE rolname = {}", escape_literal(owner));
+        let (role, base) = (escape_literal(owner), escape_literal(self.base));
+        let sql =
+            format!("SELECT rolcanlogin, pg_has_role({base}, oid, 'MEMBER') FROM pg_roles WHERE rolname = {role}");
         let rows = self.admin.ask(&sql).await?;
-        if single(&rows) == Some("f") {
-            return Ok(());
-        }
+        let what = match rows.first().map(|row| (row[0].as_deref(), row[1].as_deref())) {
+            Some((Some("f"), Some("t"))) => return Ok(()),
+            Some((Some("f"), _)) => format!("has not got {:?} as a member", self.base),
+            Some(_) => "can sign in by itself".to_owned(),
+            None => "does not exist".to_owned(),
+        };
         let (place, quoted) = (&self.pair.place, escape_identifier(owner));
-        let what = if rows.is_empty() { "does not exist" } else { "can sign in by itself" };
         Err(Error::config(Code::Pair, format!("the role {owner:?} in field \"ownerrole\" {what} at {place}"))
-            .hint(format!("`CREATE ROLE {quoted} NOLOGIN`, grant it what the application needs, and `REASSIGN OWNED BY {} TO {quoted}`", escape_identifier(self.base))))
+            .hint(format!(
+                "`CREATE ROLE {quoted} NOLOGIN`, grant it what the application needs, `GRANT {quoted} TO {0}`, and `REASSIGN OWNED BY {0} TO {quoted}`",
+                escape_identifier(self.base)
+            )))
     }
 
     /// What the clone has and the base user has not, in words, and the statements that take it away.
@@ -167,8 +172,7 @@ impl Work<'_> {
             .admin
             .ask(&format!(
                 "SELECT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles c ON c.oid = m.member \
-                 WHERE c.rolname = {clone} AND NOT pg_has_role({base}, r.oid, 'MEMBER') AND r.rolname <> {}",
-                escape_literal(self.owner.unwrap_or_default())
+                 WHERE c.rolname = {clone} AND NOT pg_has_role({base}, r.oid, 'MEMBER')"
             ))
             .await?;
         // Kinds of objects by the catalogue that has their privileges, as REVOKE spells them.
