@@ -132,7 +132,10 @@ pub(crate) enum Dual {
 /// Where a sign-in goes, and as whom.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Target<'a> {
+    /// What messages and certificates call the server.
     pub(crate) host: &'a str,
+    /// What is looked up to find it: the same, unless another secret says where it is.
+    pub(crate) at: &'a str,
     pub(crate) port: u16,
     pub(crate) database: Option<&'a str>,
     pub(crate) user: &'a str,
@@ -141,8 +144,10 @@ pub(crate) struct Target<'a> {
 impl<'a> Target<'a> {
     fn read(profile: &Profile, fields: Exposed<'a>) -> Result<Self> {
         let port = fields.number("port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok());
+        let host = fields.required("host")?;
         Ok(Self {
-            host: fields.required("host")?,
+            host,
+            at: host,
             port: port.unwrap_or(profile.port),
             database: fields.optional("dbname")?.filter(|name| !name.is_empty()).or(profile.database),
             user: fields.required("username")?,
@@ -153,15 +158,29 @@ impl<'a> Target<'a> {
     pub(crate) fn place(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
+
+    /// Whether a password of the one may be tried on the other.
+    fn is_login_of(&self, other: &Self) -> bool {
+        (self.host, self.port, self.user) == (other.host, other.port, other.user)
+    }
 }
 
 /// A secret read in full: whatever is wrong with it shows before the first connection.
+#[derive(Clone, Copy)]
 pub(crate) struct Login<'a> {
     pub(crate) target: Target<'a>,
     pub(crate) password: &'a str,
     pub(crate) ask: Ask<'a>,
     pub(crate) trust: &'a Trust,
     pub(crate) fields: Exposed<'a>,
+}
+
+impl<'a> Login<'a> {
+    /// The same user at the server of the administrator, which `elsewhere` says is another than that of this secret.
+    fn at(&self, admin: &Target<'a>, elsewhere: bool) -> Self {
+        let host = if elsewhere { admin.host } else { self.target.host };
+        Self { target: Target { host, at: admin.host, port: admin.port, ..self.target }, ..*self }
+    }
 }
 
 /// Two users that alternate, in one rotation.
@@ -176,6 +195,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) revoke_extras: bool,
     /// Host and port of the administrator.
     pub(crate) place: String,
+    /// The pending user at the administrator's server.
+    proof: Login<'a>,
     versions: &'a Versions<'a>,
     profile: &'static Profile,
 }
@@ -202,8 +223,7 @@ impl Pair<'_> {
             let theirs = next.as_ref().and_then(|secret| {
                 let fields = secret.expose();
                 let target = Target::read(self.profile, fields).ok()?;
-                let same = (target.host, target.port, target.user) == (pending.host, pending.port, pending.user);
-                if same { fields.required("password").ok() } else { None }
+                if target.is_login_of(pending) { fields.required("password").ok() } else { None }
             });
             if let Some(password) = theirs
                 && self.signs_in(engine, password).await?
@@ -224,7 +244,7 @@ impl Pair<'_> {
     }
 
     async fn signs_in<E: Engine>(&self, engine: &E, password: &str) -> Result<bool> {
-        match engine.sign_in(self.pending, password, Which::Pending).await {
+        match engine.sign_in(&self.proof, password, Which::Pending).await {
             Ok(session) => {
                 engine.close(session).await;
                 Ok(true)
@@ -366,9 +386,7 @@ impl<E: Engine> Sql<E> {
             let fields = secret.expose();
             let Ok(target) = Target::read(self.0.profile(), fields) else { continue };
             let Ok(password) = fields.required("password") else { continue };
-            if (target.host, target.port, target.user)
-                != (pending.target.host, pending.target.port, pending.target.user)
-            {
+            if !target.is_login_of(&pending.target) {
                 tried.push(format!("{label} (not tried: it is for another host, port or user)"));
                 continue;
             }
@@ -405,12 +423,14 @@ impl<E: Engine> Sql<E> {
                 format!("AWSPENDING is for user {:?}, and the pair is {:?}", pending.target.user, current.target.user);
             return Err(Error::config(Code::Tampered, message));
         }
-        // Who cannot sign in as one of the two has no business changing the other.
-        let session = self.0.sign_in(&current, current.password, Which::Current).await?;
-        self.0.close(session).await;
         let secret = admin::read(rotation, admin_arn).await?;
         let mut admin = self.read(rotation, &secret).map_err(|error| error.context("the administrator's secret"))?;
         let elsewhere = is_source(self.0.profile(), rotation, &current.target, &admin.target).await?;
+        // Who cannot sign in as one of the two has no business changing the other. The administrator's server is asked, because
+        // the host of this secret may lead its author to a server that says yes to everything.
+        let proof = current.at(&admin.target, elsewhere);
+        let session = self.0.sign_in(&proof, current.password, Which::Current).await?;
+        self.0.close(session).await;
         admin.target.database = current.target.database;
         let session = self.0.sign_in(&admin, admin.password, Which::Admin).await;
         let mut session = session.map_err(|error| error.context("the administrator"))?;
@@ -420,6 +440,7 @@ impl<E: Engine> Sql<E> {
             clone: &clone,
             revoke_extras: revokes_extras(pending.fields)?,
             place: admin.target.place(),
+            proof: pending.at(&admin.target, elsewhere),
             versions,
             profile: self.0.profile(),
         };

@@ -501,6 +501,31 @@ pub async fn wrong_administrators_and_users_are_refused(under: Under) {
     assert_error(&error, config, Code::Field, "field \"username\" is too long");
 }
 
+pub async fn the_administrators_server_is_asked_who_one_is(under: Under) {
+    // Whoever writes a secret may have a server that takes any password, and lead the secret's host there.
+    let theirs = Server::start(&Options::default()).unwrap();
+    theirs.execute("CREATE USER victim IDENTIFIED BY 'x'; CREATE USER victim_clone IDENTIFIED BY 'x'").await.unwrap();
+    for (ours, with_clone) in [("y", false), ("x", true)] {
+        let sql = format!("DROP USER IF EXISTS victim; CREATE USER victim IDENTIFIED BY '{ours}'");
+        under.server.execute(&sql).await.unwrap();
+        if with_clone {
+            let sql = "CREATE USER victim_clone IDENTIFIED BY 'y'; GRANT PROCESS ON *.* TO victim_clone";
+            under.server.execute(sql).await.unwrap();
+        }
+        let at = json!({"host": "127.0.0.1", "port": theirs.port(), "username": "victim", "password": "x"});
+        let secret = with(&under.paired(), at);
+        let world = world_with_admin(&secret, &under.admin);
+        *world.services.replica.lock().unwrap() = Some(("127.0.0.1".to_owned(), "localhost".to_owned()));
+        let previous = with(&secret, json!({"username": "victim_clone"})).to_string();
+        let label = "AWSPREVIOUS".to_owned();
+        world.service.put(SECRET, THIRD, keywheel::store::memory::Payload::Text(previous), &[label]).unwrap();
+        let error = failure(&world, "setSecret").await;
+        let code = if with_clone { Code::Pair } else { Code::WrongPassword };
+        assert_eq!(error.code(), code, "{error}");
+    }
+    assert!(under.works(&("victim_clone".to_owned(), "y".to_owned())).await);
+}
+
 pub async fn an_administrator_need_not_be_root_and_cannot_give_what_it_has_not(under: Under) {
     for sql in [
         "CREATE DATABASE d",

@@ -46,7 +46,7 @@ impl Session {
 
     async fn open_unbounded(login: &Login<'_>, password: &str, which: Which, place: &str) -> Result<Self> {
         let target = &login.target;
-        let addresses: Vec<_> = resolve(target.host, target.port).await?.iter().map(SocketAddr::ip).collect();
+        let addresses: Vec<_> = resolve(target.at, target.port).await?.iter().map(SocketAddr::ip).collect();
         let options = OptsBuilder::default()
             .ip_or_hostname(target.host)
             .resolved_ips(Some(addresses))

@@ -214,7 +214,7 @@ pub(in crate::kinds) enum Failure {
 /// Connects to the first address that answers.
 async fn reach(target: &Target<'_>) -> Result<TcpStream> {
     let mut last = None;
-    for address in resolve(target.host, target.port).await? {
+    for address in resolve(target.at, target.port).await? {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // Small messages to and fro: waiting to fill a packet only adds time.
@@ -224,7 +224,7 @@ async fn reach(target: &Target<'_>) -> Result<TcpStream> {
             Err(error) => last = Some(error),
         }
     }
-    Err(last.map_or_else(|| no_address(target.host), |error| connect_error(&error, &target.place())))
+    Err(last.map_or_else(|| no_address(target.at), |error| connect_error(&error, &target.place())))
 }
 
 async fn ask_for_tls(stream: &mut TcpStream, place: &str) -> Result<()> {
@@ -318,7 +318,7 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(1024);
         far.write_all(answer).await.unwrap();
         let connected = tokio_postgres::Config::new().user("app").password("x").connect_raw(near, NoTls).await;
-        let target = Target { host: "host", port: 5439, database: None, user: "app" };
+        let target = Target { host: "host", at: "host", port: 5439, database: None, user: "app" };
         sign_in_error(server, &connected.err().unwrap(), &target, Which::Current, "host:5439")
     }
 
