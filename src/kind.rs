@@ -138,6 +138,8 @@ pub struct Settings {
 pub struct Rotation<'a> {
     /// The `ClientRequestToken`.
     pub token: &'a str,
+    /// The ARN of the secret.
+    pub secret: &'a str,
     /// The tags of the secret.
     pub tags: &'a BTreeMap<String, String>,
     /// The function's settings.

@@ -68,6 +68,7 @@ impl Engine<'_> {
         }
         let rotation = Rotation {
             token: &event.token,
+            secret: &described.arn,
             tags: &described.tags,
             settings: self.settings,
             services: self.services,

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use super::{CURRENT, Description, PENDING, PREVIOUS, Put, Store, Version};
 use crate::error::{Code, Error, Result};
 use crate::secret::{Secret, SecretText};
-use crate::services::{Endpoint, Managed, Services};
+use crate::services::{self, Endpoint, Managed, Request, Services};
 
 /// Secrets Manager in memory. A clone is another handle to the same secrets.
 #[derive(Clone, Default)]
@@ -544,6 +544,11 @@ impl Services for Service {
 
     async fn replicates(&self, _replica: &str, _source: &str) -> Result<bool> {
         Ok(false)
+    }
+
+    async fn ask(&self, request: &Request<'_>) -> std::result::Result<services::Answer, services::Refusal> {
+        let error = Error::config(Code::Request, format!("there is no {} in memory", request.operation.service.name));
+        Err(services::Refusal { code: None, error })
     }
 }
 
