@@ -62,9 +62,9 @@ lint: .venv/sam.done cargo-deny
 	.venv/sam/bin/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 .venv/sam/bin/sam validate --lint --template template.yaml --region us-east-1
 
-## bench: cold start, four steps, memory, calls, size; make bench RUNS=20
+## bench: cold start, four steps, memory, calls, size; each kind of rotation; make bench RUNS=20
 .PHONY: bench
-bench: postgres
+bench: postgres mariadb
 	@echo "building keywheel and the hello for release, which takes minutes the first time…"
 	@# One by one: together they would share the features of their dependencies.
 	@cargo build --quiet --release --package keywheel --bin keywheel

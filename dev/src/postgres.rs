@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
@@ -84,26 +85,29 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a replica of this server, which streams from it. Its folder is its own.
+    /// Starts a replica of this server, which streams from it. Its folder is its own. The server is stopped meanwhile, and its
+    /// data copied: the PostgreSQL that npm brings has no `pg_basebackup`.
     ///
     /// # Errors
     /// When the copy cannot be made, or does not start; the message has the end of its log.
     pub fn replica(&self) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("keywheel-postgres-").tempdir()?;
-        own(USER, folder.path())?;
         let data = folder.path().join("data");
-        let mut copy = as_user(USER, &self.programs.join("pg_basebackup"));
-        copy.env("PGPASSWORD", SUPERUSER_PASSWORD).args([
-            "--host=127.0.0.1",
-            "--username=postgres",
-            "--checkpoint=fast",
-        ]);
-        copy.arg(format!("--port={}", self.port)).arg("--write-recovery-conf").arg("--pgdata").arg(&data);
-        run(&mut copy)?;
+        self.control("stop")?;
+        let copied = run(Command::new("cp").arg("-a").arg(self.folder.path().join("data")).arg(&data));
+        self.control("start")?;
+        copied?;
         let port = free_port()?;
-        let settings =
-            format!("port = {port}\nunix_socket_directories = '{}'\nlisten_addresses = '*'", folder.path().display());
-        append(&data.join("postgresql.conf"), &settings)?;
+        let source = format!("host=127.0.0.1 port={} user=postgres password=''{SUPERUSER_PASSWORD}''", self.port);
+        let settings = [
+            format!("port = {port}"),
+            format!("unix_socket_directories = '{}'", folder.path().display()),
+            "listen_addresses = '*'".to_owned(),
+            format!("primary_conninfo = '{source}'"),
+        ];
+        append(&data.join("postgresql.conf"), &settings.join("\n"))?;
+        fs::write(data.join("standby.signal"), "")?;
+        own(USER, folder.path())?;
         let replica = Self { folder, programs: self.programs.clone(), port, authority: None };
         replica.control("start")?;
         Ok(replica)

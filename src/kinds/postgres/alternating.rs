@@ -176,10 +176,10 @@ impl Work<'_> {
             .admin
             .ask(&format!(
                 "SELECT k || ' ' || n FROM (\
-                 SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END k, oid::regclass::text n, relacl acl FROM pg_class \
+                 SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END k, oid::regclass::text n, relacl acl FROM pg_class WHERE relacl IS NOT NULL \
                  UNION ALL SELECT 'SCHEMA', quote_ident(nspname), nspacl FROM pg_namespace \
-                 UNION ALL SELECT 'FUNCTION', oid::regprocedure::text, proacl FROM pg_proc WHERE prokind <> 'p' \
-                 UNION ALL SELECT 'PROCEDURE', oid::regprocedure::text, proacl FROM pg_proc WHERE prokind = 'p' \
+                 UNION ALL SELECT 'FUNCTION', oid::regprocedure::text, proacl FROM pg_proc WHERE prokind <> 'p' AND proacl IS NOT NULL \
+                 UNION ALL SELECT 'PROCEDURE', oid::regprocedure::text, proacl FROM pg_proc WHERE prokind = 'p' AND proacl IS NOT NULL \
                  UNION ALL SELECT 'DATABASE', quote_ident(datname), datacl FROM pg_database \
                  UNION ALL SELECT 'TABLE', attrelid::regclass::text, attacl FROM pg_attribute WHERE attacl IS NOT NULL) o \
                  WHERE EXISTS (SELECT 1 FROM aclexplode(acl) a JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = {clone}) \
