@@ -215,6 +215,9 @@ impl Engine<'_> {
         if rotated.iter().any(|field| previous.expose().same(current.expose(), field)) {
             return Ok(());
         }
+        if !kind.retires(rotation, current, &previous)? {
+            return Ok(());
+        }
         kind.revoke(rotation, &previous).await
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
@@ -527,6 +527,13 @@ impl Store for MemoryStore {
         Ok(self.service.inspect(&self.secret, |record| {
             let unlabelled = record.versions.iter().rev().filter(|version| version.stages.is_empty());
             unlabelled.map(|version| version.id.clone()).collect()
+        })?)
+    }
+
+    async fn created(&self, id: &str) -> Result<Option<SystemTime>> {
+        Ok(self.service.inspect(&self.secret, |record| {
+            let version = record.versions.iter().find(|version| version.id == id);
+            version.map(|version| UNIX_EPOCH + Duration::from_millis(version.created))
         })?)
     }
 }
