@@ -99,11 +99,12 @@ struct Iam {
 }
 
 impl Iam {
+    #[allow(clippy::needless_pass_by_value, reason = "json! makes one")]
     async fn start(extra: Value) -> Self {
-        Self::on(Arc::new(Moto::start().await.unwrap()), extra)
+        Self::on(Arc::new(Moto::start().await.unwrap()), &extra)
     }
 
-    fn on(moto: Arc<Moto>, extra: Value) -> Self {
+    fn on(moto: Arc<Moto>, extra: &Value) -> Self {
         let made = moto.run(SCRIPT, &["user", USER]).unwrap();
         let (id, key) = made.trim().split_once(' ').unwrap();
         let mut secret =
@@ -200,7 +201,7 @@ async fn a_crash_at_any_point_is_healed_by_the_next_try() {
     let moto = Arc::new(Moto::start().await.unwrap());
     for step in STEPS {
         for point in 0.. {
-            let iam = Iam::on(Arc::clone(&moto), json!({}));
+            let iam = Iam::on(Arc::clone(&moto), &json!({}));
             for earlier in STEPS.iter().take_while(|it| **it != step) {
                 iam.world.step(earlier).await.unwrap();
             }
@@ -352,7 +353,7 @@ async fn a_missing_permission_names_action_and_user() {
         assert_eq!((error.class(), error.code()), (Class::Config, Code::AccessDenied), "{error}");
         assert!(error.to_string().contains(&format!("{action} of arn:aws:iam::123456789012:user/{USER} ")), "{error}");
         assert!(error.remedy().contains(&format!("allow iam:{action} on it")), "{error}");
-        assert_eq!(iam.keys(), [iam.first.0.clone()]);
+        assert_eq!(iam.keys(), std::slice::from_ref(&iam.first.0));
     }
 }
 

@@ -115,7 +115,7 @@ impl Kind for AccessKey {
             }
             Some("NoSuchEntity") => {
                 rotation.unchanged();
-                user.missing(refusal)
+                missing(refusal)
             }
             _ => refusal.into(),
         })?;
@@ -258,19 +258,10 @@ impl<'a> User<'a> {
         self.rotation.services.ask(&request).await
     }
 
-    fn missing(&self, refusal: Refusal) -> Error {
-        if refusal.code.as_deref() == Some("NoSuchEntity") {
-            return refusal.error.hint(
-                "check that the user exists in the account of the function, and is the one that the secret names",
-            );
-        }
-        refusal.error
-    }
-
     /// Removes what an interrupted createSecret of this rotation has left behind.
     async fn remove_strays(&self, current: Option<&str>) -> Result<()> {
         let listed = self.ask(&LIST, &[("UserName", self.name)], None).await;
-        let listed = listed.map_err(|refusal| self.missing(refusal))?;
+        let listed = listed.map_err(missing)?;
         let fields = ["AccessKeyId", "CreateDate"];
         let keys = listed.items(&["ListAccessKeysResult", "AccessKeyMetadata"], "member", &fields);
         let full = keys.len() > 1;
@@ -338,9 +329,9 @@ impl<'a> User<'a> {
 
     /// Whether the key in `secret` is valid and this user's, once AWS has had the time to learn of it.
     async fn accepts(&self, secret: &Secret, within: Duration) -> Result<()> {
-        let missing = |name| Error::config(Code::Field, format!("field \"{name}\" is missing"));
-        let id = key_id(secret)?.ok_or_else(|| missing(IDS[0]))?;
-        let key = field(secret, SECRETS)?.ok_or_else(|| missing(SECRETS[0]))?;
+        let absent = |name| Error::config(Code::Field, format!("field \"{name}\" is missing"));
+        let id = key_id(secret)?.ok_or_else(|| absent(IDS[0]))?;
+        let key = field(secret, SECRETS)?.ok_or_else(|| absent(SECRETS[0]))?;
         let give_up = Instant::now() + within;
         let mut pause = FIRST_PAUSE;
         loop {
@@ -380,4 +371,14 @@ impl<'a> User<'a> {
         Err(Error::rejected(Which::Pending, Code::WrongPassword, message)
             .hint("name the key's own user in `username` or `userarn`"))
     }
+}
+
+/// The error for what IAM says of a user; it may be that there is none.
+fn missing(refusal: Refusal) -> Error {
+    if refusal.code.as_deref() == Some("NoSuchEntity") {
+        return refusal
+            .error
+            .hint("check that the user exists in the account of the function, and is the one that the secret names");
+    }
+    refusal.error
 }
