@@ -123,6 +123,8 @@ codes! {
         "check the secret named by `masterarn`";
     Pair = "pair", "The other user of an alternating pair cannot be made or is not ours to change.",
         "see the message; an administrator can mend it";
+    KeyLimit = "key-limit", "The service holds as many keys as it allows, and one of them is not provably ours to delete.",
+        "delete the key that the message names, if nothing uses it";
     RotationOff = "rotation-off", "Rotation is not enabled for the secret.",
         "enable it with `aws secretsmanager rotate-secret`";
     Token = "token", "The secret has no version with the token of this rotation.",

@@ -46,6 +46,20 @@ pub trait Kind: Send + Sync {
         false
     }
 
+    /// The actions that the function's role needs on what the credential belongs to, for the template's `ResourceArn`.
+    fn permissions(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Whether `previous` holds a credential that a rotation of `current` may withdraw. A kind that mints says no where it
+    /// is another owner's, or the one in `current` in another form.
+    ///
+    /// # Errors
+    /// Config, when a value does not say it properly.
+    fn retires(&self, _rotation: &Rotation<'_>, _current: &Secret, _previous: &Secret) -> Result<bool> {
+        Ok(true)
+    }
+
     /// createSecret: the value to stage as AWSPENDING.
     ///
     /// A kind that mints names what it makes after the token, and first removes what an earlier try for the same token
@@ -138,6 +152,8 @@ pub struct Settings {
 pub struct Rotation<'a> {
     /// The `ClientRequestToken`.
     pub token: &'a str,
+    /// The ARN of the secret.
+    pub secret: &'a str,
     /// The tags of the secret.
     pub tags: &'a BTreeMap<String, String>,
     /// The function's settings.

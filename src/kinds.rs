@@ -1,5 +1,6 @@
 //! The registry of kinds.
 
+mod iam;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -26,6 +27,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &crate::sql::Sql(mysql::MySql(&mysql::MYSQL)),
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
+    &iam::AccessKey,
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.

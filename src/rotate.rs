@@ -68,6 +68,7 @@ impl Engine<'_> {
         }
         let rotation = Rotation {
             token: &event.token,
+            secret: &described.arn,
             tags: &described.tags,
             settings: self.settings,
             services: self.services,
@@ -212,6 +213,9 @@ impl Engine<'_> {
         let rotated = kind.rotates(rotation, current)?;
         // Somebody edited a note: both versions hold the live credential.
         if rotated.iter().any(|field| previous.expose().same(current.expose(), field)) {
+            return Ok(());
+        }
+        if !kind.retires(rotation, current, &previous)? {
             return Ok(());
         }
         kind.revoke(rotation, &previous).await

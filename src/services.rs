@@ -30,6 +30,123 @@ pub trait Services: Send + Sync {
     /// # Errors
     /// Config, when the role may not ask; Transient, when RDS does not answer.
     async fn replicates(&self, replica: &str, source: &str) -> Result<bool>;
+
+    /// Asks an AWS service that has no method of its own here.
+    ///
+    /// # Errors
+    /// [`Refusal`], whose code is the service's; none if there was no answer.
+    async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal>;
+}
+
+/// An operation of a service, and how it is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// Its name in the service's API, such as `CreateAccessKey`.
+    pub name: &'static str,
+    /// The permission that it needs.
+    pub action: &'static str,
+    /// Its service.
+    pub service: &'static Service,
+    /// Whether it may be asked again when there was no answer.
+    pub repeatable: bool,
+}
+
+/// A service of AWS.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// Its name in host names and signatures.
+    pub prefix: &'static str,
+    /// Its name in the SDK's settings, as in `AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS`.
+    pub id: &'static str,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Whether it has one endpoint for all Regions of a partition, as IAM has.
+    pub global: bool,
+}
+
+/// How a service is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol {
+    /// "AWS Query" with this version: a form goes, XML comes.
+    Query(&'static str),
+    /// "AWS JSON 1.1" with this name of the service.
+    Json(&'static str),
+}
+
+/// One signed request.
+pub struct Request<'a> {
+    /// What is asked.
+    pub operation: &'a Operation,
+    /// The ARN of what it is about, for partition and Region, and for messages. With a global service it may have no Region.
+    pub of: &'a str,
+    /// The Region where the ARN has none.
+    pub region: &'a str,
+    /// The parameters, in the form of the service's protocol.
+    pub input: Input<'a>,
+    /// An access key id and its secret to ask with, instead of the function's role.
+    pub key: Option<(&'a str, &'a str)>,
+}
+
+/// The parameters of a request.
+pub enum Input<'a> {
+    /// For [`Protocol::Query`]: names and values.
+    Form(&'a [(&'a str, &'a str)]),
+    /// For [`Protocol::Json`].
+    Json(&'a serde_json::Value),
+}
+
+/// What a service answered.
+pub enum Answer {
+    /// By [`Protocol::Query`].
+    Xml(crate::secret::SecretText),
+    /// By [`Protocol::Json`].
+    Json(serde_json::Value),
+}
+
+/// Why a service did not do what it was asked.
+pub struct Refusal {
+    /// The service's own code, such as `LimitExceeded`; `None` if there was no answer.
+    pub code: Option<String>,
+    /// The same in our words.
+    pub error: crate::error::Error,
+}
+
+impl Answer {
+    /// The text of the first element at `path` below the root of an XML answer.
+    #[must_use]
+    pub fn text(&self, path: &[&str]) -> Option<String> {
+        match self {
+            Self::Xml(xml) => signed::text(xml.expose(), path),
+            Self::Json(_) => None,
+        }
+    }
+
+    /// The texts of `field` in every `item` of the list at `path` below the root of an XML answer.
+    #[must_use]
+    pub fn items(&self, path: &[&str], item: &str, fields: &[&str]) -> Vec<Vec<Option<String>>> {
+        match self {
+            Self::Xml(xml) => signed::items(xml.expose(), path, item, fields),
+            Self::Json(_) => Vec::new(),
+        }
+    }
+
+    /// A JSON answer; `null` for XML.
+    #[must_use]
+    pub fn json(&self) -> &serde_json::Value {
+        const NONE: &serde_json::Value = &serde_json::Value::Null;
+        match self {
+            Self::Json(value) => value,
+            Self::Xml(_) => NONE,
+        }
+    }
+}
+
+impl From<Refusal> for crate::error::Error {
+    fn from(refusal: Refusal) -> Self {
+        refusal.error
+    }
 }
 
 /// A database of RDS or Redshift, by its ARN.

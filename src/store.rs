@@ -4,7 +4,7 @@ pub mod aws;
 pub mod memory;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
@@ -44,6 +44,11 @@ pub trait Store: Send + Sync {
 
     /// `ListSecretVersionIds`: versions that no label names, newest first, at most 100.
     async fn unlabelled(&self) -> Result<Vec<String>>;
+
+    /// `ListSecretVersionIds`: when version `id` was made, if that is known.
+    async fn created(&self, _id: &str) -> Result<Option<SystemTime>> {
+        Ok(None)
+    }
 }
 
 /// Which version to read. A stage is always named, except for versions that have none.

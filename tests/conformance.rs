@@ -19,7 +19,8 @@ fn pending(world: &World) -> Value {
 
 #[tokio::test]
 async fn create_changes_a_rotated_field_and_no_other() {
-    for kind in KINDS {
+    // A key that a service mints needs that service: see the tests of those kinds.
+    for kind in KINDS.iter().filter(|kind| !kind.mints()) {
         let mut example = example(*kind);
         example["unknown"] = json!({"kept": [1, 2.50, null]});
         let world = World::new(&example.to_string());

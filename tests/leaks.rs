@@ -14,7 +14,7 @@ use keywheel::handler::{handle, silence_panics};
 use keywheel::kind::{Field, Kind, Rotation, Settings, Versions};
 use keywheel::kinds::KINDS;
 use keywheel::secret::{Secret, SecretText};
-use keywheel::services::{Endpoint, Managed, Services};
+use keywheel::services::{Answer, Endpoint, Managed, Refusal, Request, Services};
 use keywheel::store::memory::{Payload, Service};
 use keywheel_dev::postgres::{Options, Server};
 use serde_json::{Value, json};
@@ -241,6 +241,10 @@ impl Services for Mute {
     }
 
     async fn replicates(&self, _: &str, _: &str) -> Result<bool> {
+        std::future::pending().await
+    }
+
+    async fn ask(&self, _: &Request<'_>) -> std::result::Result<Answer, Refusal> {
         std::future::pending().await
     }
 }

@@ -19,7 +19,7 @@ pub fn registry() -> Value {
             })
             .collect();
         let example: Value = serde_json::from_str(kind.example()).unwrap_or_default();
-        json!({"name": name(*kind), "names": kind.names(), "fields": fields, "example": example})
+        json!({"name": name(*kind), "names": kind.names(), "fields": fields, "example": example, "permissions": kind.permissions()})
     });
     kinds.collect()
 }

@@ -6,7 +6,7 @@ use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveE
 use futures_util::FutureExt as _;
 
 use super::signed::Signed;
-use super::{Endpoint, Managed, Services, redshift};
+use super::{Answer, Endpoint, Managed, Refusal, Request, Services, redshift};
 use crate::error::Result;
 use crate::http::Http;
 use crate::store::Store;
@@ -79,6 +79,10 @@ impl Services for Aws {
         return self.rds.replicates(replica, source).await;
         #[cfg(not(feature = "rds"))]
         without_rds(&format!("whether {replica} is a replica of {source}"))
+    }
+
+    async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {
+        self.signed.ask(request).await
     }
 }
 

@@ -2,30 +2,38 @@
 
 use serde_json::{Value, json};
 
-use super::Endpoint;
-use super::signed::{Api, Place, Signed, text};
+use super::signed::Signed;
+use super::{Endpoint, Input, Operation, Protocol, Request, Service};
 use crate::error::{Code, Error, Result};
-use crate::store::aws::Call;
 
-const CLUSTERS: Api = Api {
-    call: Call { service: "Redshift", name: "DescribeClusters", action: "redshift:DescribeClusters", kms: None },
+const REDSHIFT: Service = Service {
+    name: "Redshift",
     prefix: "redshift",
     id: "Redshift",
+    protocol: Protocol::Query("2012-12-01"),
+    global: false,
 };
-const NAMESPACES: Api = serverless("ListNamespaces", "redshift-serverless:ListNamespaces");
-const WORKGROUPS: Api = serverless("ListWorkgroups", "redshift-serverless:ListWorkgroups");
+const SERVERLESS: Service = Service {
+    name: "Redshift Serverless",
+    prefix: "redshift-serverless",
+    id: "Redshift Serverless",
+    protocol: Protocol::Json("RedshiftServerless"),
+    global: false,
+};
+const CLUSTERS: Operation = asked(&REDSHIFT, "DescribeClusters", "redshift:DescribeClusters");
+const NAMESPACES: Operation = asked(&SERVERLESS, "ListNamespaces", "redshift-serverless:ListNamespaces");
+const WORKGROUPS: Operation = asked(&SERVERLESS, "ListWorkgroups", "redshift-serverless:ListWorkgroups");
 
-const fn serverless(name: &'static str, action: &'static str) -> Api {
-    let call = Call { service: "Redshift Serverless", name, action, kms: None };
-    Api { call, prefix: "redshift-serverless", id: "Redshift Serverless" }
+const fn asked(service: &'static Service, name: &'static str, action: &'static str) -> Operation {
+    Operation { name, action, service, repeatable: true }
 }
 
 /// The endpoint of the provisioned cluster with this ARN.
 pub(super) async fn cluster(signed: &Signed, arn: &str) -> Result<Endpoint> {
     let name = arn.rsplit(':').next().unwrap_or(arn);
-    let parameters = [("ClusterIdentifier", name)];
-    let xml = signed.query(CLUSTERS, Place::of(arn)?, arn, "2012-12-01", &parameters).await?;
-    let found = |field| text(&xml, &["DescribeClustersResult", "Clusters", "Cluster", "Endpoint", field]);
+    let input = Input::Form(&[("ClusterIdentifier", name)]);
+    let answer = signed.ask(&Request { operation: &CLUSTERS, of: arn, region: "", input, key: None }).await?;
+    let found = |field| answer.text(&["DescribeClustersResult", "Clusters", "Cluster", "Endpoint", field]);
     let port = found("Port").and_then(|port| port.parse().ok());
     endpoint(arn, found("Address"), port)
 }
@@ -34,7 +42,7 @@ pub(super) async fn cluster(signed: &Signed, arn: &str) -> Result<Endpoint> {
 pub(super) async fn namespace(signed: &Signed, arn: &str) -> Result<Endpoint> {
     let text = |value: &Value, field: &str| value.get(field)?.as_str().map(str::to_owned);
     let named = |it: &Value| (text(it, "namespaceArn")? == arn).then(|| text(it, "namespaceName"))?;
-    let Some(name) = first(signed, NAMESPACES, arn, "namespaces", named).await? else {
+    let Some(name) = first(signed, &NAMESPACES, arn, "namespaces", named).await? else {
         return endpoint(arn, None, None);
     };
     let located = |it: &Value| {
@@ -42,7 +50,7 @@ pub(super) async fn namespace(signed: &Signed, arn: &str) -> Result<Endpoint> {
         // The crate's numbers keep their digits, and are read as numbers all the same.
         Some((text(at, "address"), at.get("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok())))
     };
-    let found = first(signed, WORKGROUPS, arn, "workgroups", located).await?;
+    let found = first(signed, &WORKGROUPS, arn, "workgroups", located).await?;
     let (host, port) = found.unwrap_or_default();
     endpoint(arn, host, port)
 }
@@ -50,20 +58,22 @@ pub(super) async fn namespace(signed: &Signed, arn: &str) -> Result<Endpoint> {
 /// What `find` finds first in all pages of a list.
 async fn first<T>(
     signed: &Signed,
-    api: Api,
+    operation: &Operation,
     arn: &str,
     list: &str,
     find: impl Fn(&Value) -> Option<T>,
 ) -> Result<Option<T>> {
     let mut request = json!({"maxResults": 100});
     loop {
-        let page = signed.json(api, Place::of(arn)?, arn, "RedshiftServerless", &request).await?;
+        let input = Input::Json(&request);
+        let answer = signed.ask(&Request { operation, of: arn, region: "", input, key: None }).await?;
+        let page = answer.json();
         let items = page.get(list).and_then(Value::as_array);
         if let Some(found) = items.into_iter().flatten().find_map(&find) {
             return Ok(Some(found));
         }
         match page.get("nextToken").and_then(Value::as_str).filter(|token| !token.is_empty()) {
-            Some(token) => request["nextToken"] = json!(token),
+            Some(token) => request = json!({"maxResults": 100, "nextToken": token}),
             None => return Ok(None),
         }
     }

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials as _;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
@@ -12,8 +13,10 @@ use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
+use super::{Answer, Input, Operation, Protocol, Refusal, Request, Service};
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, Unanswered};
+use crate::secret::SecretText;
 use crate::store::aws::{Call, refused};
 
 /// For one attempt.
@@ -22,29 +25,19 @@ const TRIES: u32 = 4;
 /// Before the second attempt; twice as long before each further one.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A call, and where it goes.
-#[derive(Clone, Copy)]
-pub(super) struct Api {
-    pub(super) call: Call,
-    /// The service in host names and signatures.
-    pub(super) prefix: &'static str,
-    /// The service in the SDK's settings, as in `AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS`.
-    pub(super) id: &'static str,
-}
-
 /// A Region, and the partition that it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place<'a> {
+struct Place<'a> {
     partition: &'a str,
     region: &'a str,
 }
 
 impl<'a> Place<'a> {
-    /// Where `arn` says it is.
+    /// Where `arn` says it is; `region` is for one without.
     ///
     /// # Errors
-    /// Config, when it is no ARN of a resource in a Region.
-    pub(super) fn of(arn: &'a str) -> Result<Self> {
+    /// Config, when it is no ARN, or there is no Region.
+    fn of(arn: &'a str, region: &'a str) -> Result<Self> {
         let mut parts = arn.split(':');
         let place = (parts.next(), parts.next(), parts.nth(1));
         // They become part of a host name.
@@ -52,12 +45,27 @@ impl<'a> Place<'a> {
             !text.is_empty() && text.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
         };
         match place {
-            (Some("arn"), Some(partition), Some(region)) if plain(partition) && plain(region) => {
-                Ok(Self { partition, region })
+            (Some("arn"), Some(partition), Some(named)) => {
+                let region = if named.is_empty() { region } else { named };
+                if plain(partition) && plain(region) { Some(Self { partition, region }) } else { None }
             }
-            _ => Err(Error::config(Code::Admin, format!("{arn:?} is no ARN of a resource in a Region"))
-                .hint("check the tags of the administrator's secret")),
+            _ => None,
         }
+        .ok_or_else(|| {
+            Error::config(Code::Field, format!("{arn:?} is no ARN of a resource in a Region"))
+                .hint("the full ARN, as `arn:aws:…:eu-central-1:123456789012:…`")
+        })
+    }
+
+    /// Where a service is signed for that has one endpoint in each partition.
+    fn global(self) -> Self {
+        let region = match self.partition {
+            "aws-cn" => "cn-north-1",
+            "aws-us-gov" => "us-gov-west-1",
+            "aws" => "us-east-1",
+            _ => self.region,
+        };
+        Self { region, ..self }
     }
 
     /// The domain of AWS's endpoints.
@@ -74,7 +82,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The client. Only for requests that do no harm when they are repeated.
+/// The client.
 pub(super) struct Signed {
     config: SdkConfig,
     http: Http,
@@ -85,73 +93,48 @@ impl Signed {
         Self { config, http }
     }
 
-    /// A call by the protocol "AWS Query": a form goes, XML comes. `of` is what it is about, for messages.
-    ///
-    /// # Errors
-    /// Config, when AWS refuses it; Transient, when there is no answer.
-    pub(super) async fn query(
-        &self,
-        api: Api,
-        place: Place<'_>,
-        of: &str,
-        version: &str,
-        parameters: &[(&str, &str)],
-    ) -> Result<String> {
-        let form = {
-            let mut form = form_urlencoded::Serializer::new(String::new());
-            form.append_pair("Action", api.call.name).append_pair("Version", version).extend_pairs(parameters);
-            form.finish()
+    /// Throttling and failures of AWS are tried again, where that does no harm.
+    pub(super) async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {
+        let plain = |error| Refusal { code: None, error };
+        let Operation { name, action, service, repeatable } = *request.operation;
+        let call = Call { service: service.name, name, action, kms: None };
+        let place = Place::of(request.of, request.region).map_err(plain)?;
+        let target;
+        let (headers, body) = match (service.protocol, &request.input) {
+            (Protocol::Query(version), Input::Form(parameters)) => {
+                let mut form = form_urlencoded::Serializer::new(String::new());
+                form.append_pair("Action", name).append_pair("Version", version).extend_pairs(*parameters);
+                (vec![("content-type", "application/x-www-form-urlencoded; charset=utf-8")], form.finish())
+            }
+            (Protocol::Json(prefix), Input::Json(body)) => {
+                target = format!("{prefix}.{name}");
+                let headers = vec![("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
+                (headers, body.to_string())
+            }
+            _ => {
+                return Err(plain(Error::new(crate::error::Class::Internal, Code::Panic, "input of another protocol")));
+            }
         };
-        let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
-        self.send(api, place, of, &headers, &form, |answer| {
-            (text(answer, &["Error", "Code"]), text(answer, &["Error", "Message"]))
-        })
-        .await
-    }
-
-    /// A call by the protocol "AWS JSON 1.1"; `target` is the service's name in it.
-    ///
-    /// # Errors
-    /// As [`query`](Self::query).
-    pub(super) async fn json(&self, api: Api, place: Place<'_>, of: &str, target: &str, body: &Value) -> Result<Value> {
-        let target = format!("{target}.{}", api.call.name);
-        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
-        let body = body.to_string();
-        let answer = self.send(api, place, of, &headers, &body, |answer| {
-            let answer: Value = serde_json::from_str(answer).unwrap_or_default();
-            let field = |name: &str| answer.get(name)?.as_str();
-            // A namespace may stand before the code.
-            let code = field("__type").map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
-            (code, field("message").or(field("Message")).map(str::to_owned))
-        });
-        serde_json::from_str(&answer.await?)
-            .map_err(|_| Error::transient(Code::Aws, format!("the answer to {} cannot be read", api.call.name)))
-    }
-
-    /// The text of the answer. `read` finds code and message in one that is an error. Throttling and failures of AWS are
-    /// tried again.
-    async fn send(
-        &self,
-        api: Api,
-        place: Place<'_>,
-        of: &str,
-        headers: &[(&str, &str)],
-        body: &str,
-        read: fn(&str) -> (Option<String>, Option<String>),
-    ) -> Result<String> {
+        let body = SecretText::from(body);
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
-            let answered = self.try_once(api, place, headers, body).await.and_then(|(status, answer)| {
-                if status.is_success() {
-                    return Ok(answer);
+            let answered = self.try_once(request, place, &headers, body.expose()).await;
+            let refusal = match answered {
+                Ok((status, answer)) if status.is_success() => {
+                    return read(service.protocol, name, answer).map_err(plain);
                 }
-                let (code, said) = read(&answer);
-                Err(refused(api.call, of, code.as_deref(), said.as_deref(), status.as_u16()))
-            });
-            match answered {
-                Err(error) if error.is_transient() && tries < TRIES => {}
-                other => return other,
+                Ok((status, answer)) => {
+                    let (code, said) = refusal(service.protocol, answer.expose());
+                    let error = refused(call, request.of, code.as_deref(), said.as_deref(), status.as_u16());
+                    Refusal { code: Some(code.unwrap_or_default()), error }
+                }
+                Err(error) => plain(error),
+            };
+            // A service that says that it did nothing may be asked again, whatever it was.
+            let harmless = repeatable || refusal.error.code() == Code::Throttled;
+            if !(refusal.error.is_transient() && harmless && tries < TRIES) {
+                return Err(refusal);
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
@@ -161,13 +144,13 @@ impl Signed {
 
     async fn try_once(
         &self,
-        api: Api,
+        request: &Request<'_>,
         place: Place<'_>,
         headers: &[(&str, &str)],
         body: &str,
-    ) -> Result<(http::StatusCode, String)> {
-        let Call { service, name, .. } = api.call;
-        let request = self.request(api, place, headers, body).await.map_err(|why| {
+    ) -> Result<(http::StatusCode, SecretText)> {
+        let (name, service) = (request.operation.name, request.operation.service.name);
+        let request = self.signed(request, place, headers, body).await.map_err(|why| {
             Error::config(Code::Environment, format!("{name} cannot be sent: {why}"))
                 .hint("check the credentials of the function's role, and the endpoints set for it")
         })?;
@@ -182,25 +165,32 @@ impl Signed {
             };
             error.hint(Code::Aws.remedy())
         })?;
-        Ok((answer.status(), String::from_utf8_lossy(answer.body()).into_owned()))
+        let status = answer.status();
+        Ok((status, SecretText::from(String::from_utf8_lossy(&answer.into_body()).into_owned())))
     }
 
-    async fn request(
+    async fn signed(
         &self,
-        api: Api,
+        request: &Request<'_>,
         place: Place<'_>,
         headers: &[(&str, &str)],
         body: &str,
     ) -> std::result::Result<http::Request<SdkBody>, String> {
-        let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
-        let credentials = provider.provide_credentials().await.map_err(|error| error.to_string())?;
+        let service = request.operation.service;
+        let credentials = if let Some((id, secret)) = request.key {
+            Credentials::new(id, secret, None, None, "the secret")
+        } else {
+            let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
+            provider.provide_credentials().await.map_err(|error| error.to_string())?
+        };
         let time = self.config.time_source().map_or_else(SystemTime::now, |source| source.now());
-        let url = format!("{}/", self.endpoint(api, place).trim_end_matches('/'));
+        let place = if service.global { place.global() } else { place };
+        let url = format!("{}/", self.endpoint(service, place).trim_end_matches('/'));
         let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(place.region)
-            .name(api.prefix)
+            .name(service.prefix)
             .time(time)
             .settings(SigningSettings::default())
             .build()
@@ -217,17 +207,46 @@ impl Signed {
     }
 
     /// As the SDK's clients choose it: what was said in code, for this service, for all services, or AWS's.
-    fn endpoint(&self, api: Api, place: Place<'_>) -> String {
+    fn endpoint(&self, service: &Service, place: Place<'_>) -> String {
         let config = &self.config;
         let own = || {
-            let key = ServiceConfigKey::builder().service_id(api.id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+            let key =
+                ServiceConfigKey::builder().service_id(service.id).env("AWS_ENDPOINT_URL").profile("endpoint_url");
             config.service_config()?.load_config(key.build().ok()?)
         };
         let said = if config.get_origin("endpoint_url").is_client_config() { None } else { own() };
         said.or_else(|| config.endpoint_url().map(str::to_owned)).unwrap_or_else(|| {
             let fips = if config.use_fips().unwrap_or_default() { "-fips" } else { "" };
-            format!("https://{}{fips}.{}.{}", api.prefix, place.region, place.domain())
+            let host = format!("{}{fips}", service.prefix);
+            match (service.global, place.partition) {
+                (true, "aws") => format!("https://{host}.{}", place.domain()),
+                (true, "aws-us-gov") => format!("https://{}.us-gov.{}", service.prefix, place.domain()),
+                _ => format!("https://{host}.{}.{}", place.region, place.domain()),
+            }
         })
+    }
+}
+
+fn read(protocol: Protocol, name: &str, answer: SecretText) -> Result<Answer> {
+    match protocol {
+        Protocol::Query(_) => Ok(Answer::Xml(answer)),
+        Protocol::Json(_) => serde_json::from_str(answer.expose())
+            .map(Answer::Json)
+            .map_err(|_| Error::transient(Code::Aws, format!("the answer to {name} cannot be read"))),
+    }
+}
+
+/// Code and message of an answer that is an error.
+fn refusal(protocol: Protocol, answer: &str) -> (Option<String>, Option<String>) {
+    match protocol {
+        Protocol::Query(_) => (text(answer, &["Error", "Code"]), text(answer, &["Error", "Message"])),
+        Protocol::Json(_) => {
+            let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+            let field = |name: &str| answer.get(name)?.as_str();
+            // A namespace may stand before the code.
+            let code = field("__type").map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
+            (code, field("message").or(field("Message")).map(str::to_owned))
+        }
     }
 }
 
@@ -251,6 +270,42 @@ fn find(element: &mut ScopedDecoder<'_, '_>, path: &[&str]) -> Option<String> {
     None
 }
 
+/// Of every element `item` in the first element at `path`: the texts of its children `fields`.
+pub(super) fn items(xml: &str, path: &[&str], item: &str, fields: &[&str]) -> Vec<Vec<Option<String>>> {
+    let mut document = Document::new(xml);
+    let mut found = Vec::new();
+    if let Ok(mut root) = document.root_element() {
+        collect(&mut root, path, item, fields, &mut found);
+    }
+    found
+}
+
+fn collect(
+    element: &mut ScopedDecoder<'_, '_>,
+    path: &[&str],
+    item: &str,
+    fields: &[&str],
+    found: &mut Vec<Vec<Option<String>>>,
+) {
+    let (name, rest) = path.split_first().map_or((item, path), |(name, rest)| (*name, rest));
+    while let Some(mut child) = element.next_tag() {
+        if !child.start_el().matches(name) {
+            continue;
+        }
+        if !path.is_empty() {
+            collect(&mut child, rest, item, fields, found);
+            continue;
+        }
+        let mut texts = vec![None; fields.len()];
+        while let Some(mut field) = child.next_tag() {
+            if let Some(index) = fields.iter().position(|it| field.start_el().matches(it)) {
+                texts[index] = find(&mut field, &[]);
+            }
+        }
+        found.push(texts);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,12 +322,14 @@ mod tests {
                 "amazonaws.com",
             ),
         ] {
-            let place = Place::of(arn).unwrap();
+            let place = Place::of(arn, "").unwrap();
             assert_eq!((place, place.domain()), (Place { partition, region }, domain));
         }
         for arn in ["", "one", "arn:aws:iam::123456789012:user/x", "arn:aws:redshift:evil.example/#:1:cluster:x"] {
-            assert_eq!(Place::of(arn).unwrap_err().code(), Code::Admin, "{arn}");
+            assert_eq!(Place::of(arn, "").unwrap_err().code(), Code::Field, "{arn}");
         }
+        let user = Place::of("arn:aws:iam::123456789012:user/x", "eu-central-1").unwrap();
+        assert_eq!((user.region, user.global().region), ("eu-central-1", "us-east-1"));
     }
 
     #[test]
@@ -283,5 +340,9 @@ mod tests {
         assert_eq!(text(xml, &["B", "E"]), None);
         assert_eq!(text("no XML", &["B"]), None);
         assert_eq!(text("<A><B>", &["B", "C"]), None);
+        let list = "<A><R><L><m><Id>1</Id><S>on</S></m><m><S>off</S></m></L></R></A>";
+        let found = items(list, &["R", "L"], "m", &["Id", "S"]);
+        assert_eq!(found, [vec![Some("1".to_owned()), Some("on".to_owned())], vec![None, Some("off".to_owned())]]);
+        assert!(items("no XML", &["R"], "m", &["Id"]).is_empty());
     }
 }

@@ -1,6 +1,6 @@
 //! AWS Secrets Manager. The only file that knows its SDK.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_secretsmanager::Client;
@@ -131,6 +131,13 @@ impl Store for AwsStore<'_> {
         versions.retain(|version| version.version_stages().is_empty());
         versions.sort_by_key(|version| std::cmp::Reverse(version.created_date.map(|date| date.as_nanos())));
         Ok(versions.into_iter().filter_map(|version| version.version_id).collect())
+    }
+
+    async fn created(&self, id: &str) -> Result<Option<SystemTime>> {
+        let listed = self.client.list_secret_version_ids().secret_id(&self.secret_id).max_results(100).send().await;
+        let listed = listed.map_err(|error| self.explain(LIST, &error))?;
+        let version = listed.versions().iter().find(|version| version.version_id() == Some(id));
+        Ok(version.and_then(|version| SystemTime::try_from(*version.created_date()?).ok()))
     }
 }
 

@@ -8,14 +8,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 
 use super::{CURRENT, Description, PENDING, PREVIOUS, Put, Store, Version};
 use crate::error::{Code, Error, Result};
 use crate::secret::{Secret, SecretText};
-use crate::services::{Endpoint, Managed, Services};
+use crate::services::{self, Endpoint, Managed, Request, Services};
 
 /// Secrets Manager in memory. A clone is another handle to the same secrets.
 #[derive(Clone, Default)]
@@ -529,6 +529,13 @@ impl Store for MemoryStore {
             unlabelled.map(|version| version.id.clone()).collect()
         })?)
     }
+
+    async fn created(&self, id: &str) -> Result<Option<SystemTime>> {
+        Ok(self.service.inspect(&self.secret, |record| {
+            let version = record.versions.iter().find(|version| version.id == id);
+            version.map(|version| UNIX_EPOCH + Duration::from_millis(version.created))
+        })?)
+    }
 }
 
 /// Secrets Manager alone: there are no databases.
@@ -544,6 +551,11 @@ impl Services for Service {
 
     async fn replicates(&self, _replica: &str, _source: &str) -> Result<bool> {
         Ok(false)
+    }
+
+    async fn ask(&self, request: &Request<'_>) -> std::result::Result<services::Answer, services::Refusal> {
+        let error = Error::config(Code::Request, format!("there is no {} in memory", request.operation.service.name));
+        Err(services::Refusal { code: None, error })
     }
 }
 

@@ -23,7 +23,7 @@ use keywheel::kind::{Field, Kind, Progress, Rotation, Settings, Versions};
 use keywheel::kinds::KINDS;
 use keywheel::rotate::{Engine, Outcome};
 use keywheel::secret::{Secret, SecretText};
-use keywheel::services::{Endpoint, Managed, Services};
+use keywheel::services::{Answer, Endpoint, Managed, Refusal, Request, Services};
 use keywheel::store::memory::{MemoryStore, Payload, Service};
 use keywheel::store::{Description, Put, Store, Version};
 use serde_json::json;
@@ -50,6 +50,8 @@ pub struct Aws {
     pub database: Mutex<Option<(String, Endpoint)>>,
     /// Host names of a replica and its source.
     pub replica: Mutex<Option<(String, String)>>,
+    /// AWS's other services: moto, or a stand-in.
+    pub other: Option<keywheel::services::aws::Aws>,
 }
 
 #[async_trait]
@@ -72,6 +74,16 @@ impl Services for Aws {
         let pair = self.replica.lock().unwrap().clone();
         Ok(pair.is_some_and(|(it, of)| it == replica && of == source))
     }
+
+    async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {
+        yield_now().await;
+        let answer = match &self.other {
+            Some(other) => other.ask(request).await,
+            None => self.service.ask(request).await,
+        };
+        yield_now().await;
+        answer
+    }
 }
 
 impl World {
@@ -85,7 +97,8 @@ impl World {
         service.edit(SECRET, |record| record.rotation_function = Some("keywheel".to_owned())).unwrap();
         service.begin_rotation(SECRET, TOKEN).unwrap();
         let store = Probed::new(service.store(SECRET));
-        let services = Aws { service: service.clone(), database: Mutex::default(), replica: Mutex::default() };
+        let services =
+            Aws { service: service.clone(), database: Mutex::default(), replica: Mutex::default(), other: None };
         Self { service, settings: Settings::default(), kinds, store, services }
     }
 

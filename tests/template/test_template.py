@@ -24,6 +24,7 @@ KINDS = []
 EXISTING = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:prod/orders_db-Xy12Zz"
 ADMIN = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:rds!cluster-0a1b-Ad12Mn"
 KEY = f"arn:aws:kms:{REGION}:{ACCOUNT}:key/mrk-1234abcd12ab34cd56ef1234567890ab"
+USER = f"arn:aws:iam::{ACCOUNT}:user/apps/pipeline"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:oncall"
 
 
@@ -38,13 +39,14 @@ def setUpModule():
 
 
 CHOICES = {
-    "Kind": ["random", "postgres", "redshift", "mysql", "mariadb"],
+    "Kind": ["random", "postgres", "redshift", "mysql", "mariadb", "iam-access-key"],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
     "MountPrevious": ["true", "false"],
     "SecretArn": ["", EXISTING],
     "KmsKeyArn": ["", KEY],
     "AdminSecretArn": ["", ADMIN],
+    "ResourceArn": ["", USER],
     "SubnetIds": ["", "subnet-0a1b2c3d,subnet-4e5f6a7b"],
 }
 
@@ -174,6 +176,11 @@ class Permissions(unittest.TestCase):
             self.assertEqual(variables["KEYWHEEL_ADMIN_SECRETS"], ADMIN)
             if stack.parameters["Kind"] == "redshift":
                 expected.add("FindManagedWarehouse")
+        needed = next(kind["permissions"] for kind in KINDS if kind["name"] == stack.parameters["Kind"])
+        if stack.parameters["ResourceArn"] and needed:
+            expected.add("RotateKeysOfResource")
+            self.assertEqual(statements["RotateKeysOfResource"]["Resource"], [USER])
+            self.assertEqual(statements["RotateKeysOfResource"]["Action"], needed)
         if stack.parameters["KmsKeyArn"]:
             expected.add("UseKeyOfSecret")
             key = statements["UseKeyOfSecret"]
@@ -203,6 +210,9 @@ class Permissions(unittest.TestCase):
                     # RDS is asked for a database whose name only the administrator's secret knows.
                     if sid == "FindManagedDatabase":
                         resource = resource.removesuffix(":*")
+                    if sid == "RotateKeysOfResource":
+                        self.assertEqual(resource, USER)
+                        continue
                     self.assertRegex(resource, "^arn:aws:[a-z]+:[^*]+:[^*]+:[^*]+(:[*])?$")
             for action in statement["Action"]:
                 self.assertNotIn("*", action)
@@ -369,6 +379,8 @@ class Manifest(unittest.TestCase):
         names = {kind["name"] for kind in KINDS}
         self.assertEqual(set(TEMPLATE["Parameters"]["Kind"]["AllowedValues"]), names)
         self.assertEqual(TEMPLATE["Mappings"]["Files"].keys(), names)
+        mapped = {name: entry["Actions"] for name, entry in TEMPLATE["Mappings"]["Permissions"].items()}
+        self.assertEqual(mapped, {kind["name"]: kind["permissions"] or ["none:None"] for kind in KINDS})
         self.assertEqual(set(CHOICES["Kind"]), names, "CHOICES in this test lacks a kind, or has one too many")
 
     def test_files_are_the_fields_of_the_code(self):
@@ -431,6 +443,7 @@ class Parameters(unittest.TestCase):
         "SecretName": ["two words", "a" * 513],
         "KmsKeyArn": ["alias/aws/secretsmanager", KEY.replace("key/", "alias/")],
         "AdminSecretArn": ["admin", ADMIN[:-7]],
+        "ResourceArn": ["pipeline", USER.replace("user/", "role/"), USER + "*"],
         "ScheduleExpression": ["", "30 days", "rate(0 days)", "rate(3 hours)", "cron(15 3 * * ? *)", "cron(0 3 * * ? 2030)"],
         "ScheduleWindow": ["0h", "25h", "3"],
         "RotateImmediatelyOnUpdate": ["", "yes"],
