@@ -217,6 +217,6 @@ async fn what_is_no_arn_is_asked_nowhere() {
     for managed in [Managed::RedshiftCluster("warehouse"), Managed::RedshiftNamespace("arn:aws:x:a.b/#:1:namespace/x")]
     {
         let error = aws("http://127.0.0.1:1").endpoint(managed).await.unwrap_err();
-        assert_eq!((error.class(), error.code()), (Class::Config, Code::Admin), "{error}");
+        assert_eq!((error.class(), error.code()), (Class::Config, Code::Field), "{error}");
     }
 }
