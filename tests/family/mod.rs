@@ -501,6 +501,24 @@ pub async fn wrong_administrators_and_users_are_refused(under: Under) {
     assert_error(&error, config, Code::Field, "field \"username\" is too long");
 }
 
+pub async fn what_a_certificate_must_say_is_copied_to_the_letter(under: Under) {
+    let texts = ["/CN=O''Brien", "x\\\\''; CREATE DATABASE evil; -- ", "'' WITH MAX_USER_CONNECTIONS 3 ACCOUNT LOCK"];
+    let hosts = ["10.1.%", "10.2.%", "10.3.%"];
+    for (host, text) in hosts.into_iter().zip(texts) {
+        let demand = format!("REQUIRE SUBJECT '{text}' AND ISSUER '{text}' WITH MAX_USER_CONNECTIONS 7");
+        under.server.execute(&format!("CREATE USER app@'{host}' IDENTIFIED BY '{OLD}' {demand}")).await.unwrap();
+    }
+    let world = under.pair();
+    for token in [TOKEN, THIRD, FOURTH] {
+        let _ = world.service.begin_rotation(SECRET, token);
+        world.rotate(token).await.unwrap();
+    }
+    for host in hosts {
+        assert_eq!(shape(&under, "app_clone", host).await, shape(&under, "app", host).await);
+    }
+    assert!(under.server.rows("SHOW DATABASES LIKE 'evil'").await.unwrap().is_empty());
+}
+
 pub async fn the_administrators_server_is_asked_who_one_is(under: Under) {
     // Whoever writes a secret may have a server that takes any password, and lead the secret's host there.
     let theirs = Server::start(&Options::default()).unwrap();

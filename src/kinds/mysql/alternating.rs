@@ -8,7 +8,7 @@
 //! password of the secret opens the pending one.
 
 use super::connect::{Failure, Rows, Session, server_error};
-use super::grants::{Account, Right, Rights, literal, together};
+use super::grants::{Account, Demands, Right, Rights, literal, together};
 use super::{MySql, OPTION_PREVENTS, Server, change_error, set_password, verifier};
 use crate::error::{Code, Error, Result};
 use crate::kind::Rotation;
@@ -86,18 +86,28 @@ impl Work<'_> {
     async fn accounts(&mut self, user: &str) -> Result<Vec<Known>> {
         // Names are compared as bytes, whatever the collation; roles have no host part in MariaDB.
         let hosts = format!(
-            "SELECT host FROM mysql.user WHERE BINARY user = BINARY {} AND host <> '' ORDER BY host",
+            "SELECT host, ssl_type, x509_subject, x509_issuer, ssl_cipher FROM mysql.user \
+             WHERE BINARY user = BINARY {} AND host <> '' ORDER BY host",
             literal(user)
         );
         let hosts = self.ask(&hosts).await?;
         let mut known = Vec::new();
-        for host in hosts.into_iter().filter_map(|mut row| row.pop().flatten()) {
+        for row in hosts {
+            let mut row = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || row.next().unwrap_or_default();
+            let host = next();
+            let demands = Demands { kind: next(), subject: next(), issuer: next(), cipher: next() };
             let account = format!("{}@{}", literal(user), literal(&host));
             let created = self.ask(&format!("SHOW CREATE USER {account}")).await?;
             let created = created.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
             let granted = self.ask(&format!("SHOW GRANTS FOR {account}")).await?;
             let granted = granted.iter().filter_map(|row| row.first()?.as_deref());
-            known.push(Known { rights: Rights::read(granted), account: Account::read(created), host });
+            let rights = Rights::read(granted);
+            let account = Account::read(created, &demands).ok_or_else(|| {
+                let message = format!("what {} says of user {account} is not understood", self.pair.place);
+                Error::config(Code::Pair, message).hint("look at its SHOW CREATE USER, and report it as a defect")
+            })?;
+            known.push(Known { host, rights, account });
         }
         Ok(known)
     }
