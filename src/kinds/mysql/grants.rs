@@ -171,10 +171,7 @@ impl Rights {
 
     /// What `model` has and this has not.
     pub(super) fn missing(&self, model: &Self) -> Vec<Right> {
-        let lacks = |right: &&Right| {
-            !self.rights.contains(*right) && (right.grantable() || !self.rights.contains(&with_option(right)))
-        };
-        let mut missing: Vec<_> = model.rights.iter().filter(lacks).cloned().collect();
+        let mut missing: Vec<_> = model.rights.iter().filter(|right| !self.has(right)).cloned().collect();
         // A restriction of ours that the model has not is a right we lack.
         let lifted = self.rights.iter().filter(|it| matches!(it, Right::Without { .. }) && !model.rights.contains(it));
         missing.extend(lifted.map(|it| match it.clone() {
@@ -184,14 +181,21 @@ impl Rights {
         missing
     }
 
+    /// Whether a right is there, alone or in a greater one: beside ALL PRIVILEGES, the servers tell of no other on the same
+    /// object, and of USAGE only where there is nothing else.
+    fn has(&self, right: &Right) -> bool {
+        let there = |right: &Right| self.rights.contains(right) || self.rights.contains(&with_option(right));
+        let Right::Privilege { on, grantable, .. } = right else { return there(right) };
+        let (name, columns) = ("ALL PRIVILEGES".to_owned(), Vec::new());
+        let all = Right::Privilege { on: on.clone(), name, columns, grantable: *grantable };
+        let passes_on = |it: &Right| matches!(it, Right::Privilege { on: same, grantable: true, .. } if same == on);
+        there(right) || there(&all) || (right.is_usage() && self.rights.iter().any(passes_on))
+    }
+
     /// What this has and `model` has not, and whether it is only that it may be passed on.
     pub(super) fn extras(&self, model: &Self) -> Vec<(Right, bool)> {
-        let has = |right: &Right| model.rights.contains(right) || model.rights.contains(&with_option(right));
         let ours = self.rights.iter().filter(|it| !matches!(it, Right::Without { .. }));
-        ours.filter(|it| !model.rights.contains(it))
-            .filter(|it| it.grantable() || !has(it))
-            .map(|it| (it.clone(), it.grantable() && has(&it.plain())))
-            .collect()
+        ours.filter(|it| !model.has(it)).map(|it| (it.clone(), it.grantable() && model.has(&it.plain()))).collect()
     }
 }
 
@@ -428,6 +432,7 @@ mod tests {
         let more = rights(&[
             "GRANT SELECT, DELETE ON `db`.* TO `app_clone`@`%` WITH GRANT OPTION",
             "GRANT `r` TO `app_clone`@`%` WITH ADMIN OPTION",
+            "GRANT USAGE ON `only`.* TO `app_clone`@`%` WITH GRANT OPTION",
             "REVOKE SELECT ON `mysql`.* FROM `app_clone`@`%`",
         ]);
         assert_eq!(texts(&more.missing(&model)), ["GRANT UPDATE ON `db`.* TO x", "GRANT SELECT ON `mysql`.* TO x"]);
@@ -437,9 +442,23 @@ mod tests {
             [
                 "REVOKE DELETE ON `db`.* FROM x",
                 "REVOKE GRANT OPTION ON `db`.* FROM x",
+                "REVOKE GRANT OPTION ON `only`.* FROM x",
                 "REVOKE ADMIN OPTION FOR `r` FROM x"
             ]
         );
+    }
+
+    #[test]
+    fn greater_rights_have_the_smaller_ones_in_them() {
+        let all = rights(&["GRANT ALL PRIVILEGES ON `db`.* TO `app_clone`@`%`"]);
+        let passed_on = rights(&["GRANT DELETE ON `db`.* TO `app_clone`@`%` WITH GRANT OPTION"]);
+        let some = rights(&["GRANT SELECT ON `db`.* TO `app`@`%`"]);
+        let option = rights(&["GRANT USAGE ON `db`.* TO `app`@`%` WITH GRANT OPTION"]);
+        assert!(all.missing(&some).is_empty() && passed_on.missing(&option).is_empty());
+        assert_eq!(texts(&all.missing(&option)), ["GRANT USAGE ON `db`.* TO x WITH GRANT OPTION"]);
+        assert_eq!(texts(&some.missing(&all)), ["GRANT ALL PRIVILEGES ON `db`.* TO x"]);
+        assert_eq!(all.extras(&some).len(), 1);
+        assert!(some.extras(&all).is_empty());
     }
 
     #[test]
