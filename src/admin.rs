@@ -63,8 +63,11 @@ pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
 }
 
 /// Whether `id` means the secret with the ARN `arn`: Secrets Manager also takes its name, and either of them without the six
-/// characters that it appended.
+/// characters that it appended. A name in the place of the ARN has none appended: `db-master` is not `db`.
 fn is(arn: &str, id: &str) -> bool {
+    if !arn.starts_with("arn:") {
+        return arn == id;
+    }
     let name = arn.rsplit(':').next().unwrap_or(arn);
     let short =
         |text: &'_ str| text.rsplit_once('-').filter(|(_, end)| end.len() == 6).map(|(start, _)| start.to_owned());
@@ -103,5 +106,6 @@ mod tests {
             assert!(!is(arn, id), "{id}");
         }
         assert!(is("team/admin", "team/admin"));
+        assert!(!is("team/db-master", "team/db"));
     }
 }

@@ -74,7 +74,7 @@ async fn the_clone_can_do_what_the_base_user_can_now_and_later() {
         "CREATE SCHEMA \"Odd, name\"",
         "CREATE TABLE before (id int)",
         "GRANT SELECT ON before TO app",
-        "ALTER ROLE app CREATEDB CONNECTION LIMIT 7 VALID UNTIL '2099-01-02 03:04:05+00'",
+        "ALTER ROLE app CREATEDB NOINHERIT CONNECTION LIMIT 7 VALID UNTIL '2099-01-02 03:04:05+00'",
         "ALTER ROLE app SET search_path TO app, \"Odd, name\", public",
         "ALTER ROLE app SET statement_timeout TO '7s'",
         "ALTER ROLE app IN DATABASE postgres SET work_mem TO '5MB'",
@@ -366,7 +366,9 @@ async fn an_administrator_need_not_be_a_superuser() {
     server.execute("CREATE ROLE maker LOGIN CREATEROLE PASSWORD 'x'").await.unwrap();
     // Needed from PostgreSQL 16 on.
     server.execute("GRANT app TO maker WITH ADMIN OPTION; ALTER ROLE app SET statement_timeout TO '7s'").await.unwrap();
-    let world = world_with_admin(&secret, &with(&admin, json!({"username": "maker", "password": "x"})));
+    // Its own database is of no interest.
+    let changes = json!({"username": "maker", "password": "x", "dbname": "missing"});
+    let world = world_with_admin(&secret, &with(&admin, changes));
     world.rotate(TOKEN).await.unwrap();
     rotate_again(&world, THIRD).await.unwrap();
     rotate_again(&world, FOURTH).await.unwrap();
@@ -461,6 +463,7 @@ async fn extras_are_reported_and_revoked_on_request() {
             "FUNCTION public.f()",
         ];
         assert_eq!(notes.iter().any(|note| told.iter().all(|it| note.contains(it))), left, "{notes:?}");
+        assert!(!notes.iter().any(|note| note.contains("shared")), "what both have: {notes:?}");
         let client = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap();
         for sql in [
             "SELECT pg_has_role('app_clone', 'other', 'MEMBER')",
@@ -548,5 +551,30 @@ async fn a_pair_that_aws_began_at_its_clone_goes_on() {
         for label in ["AWSCURRENT", "AWSPREVIOUS"] {
             assert!(works(&server, &login(&world, label)).await, "{token}: {label}");
         }
+        let sql = "SELECT bool_and(rolcreatedb) FROM pg_roles WHERE rolname LIKE 'odd%'";
+        let row = server.connect("postgres", SUPERUSER_PASSWORD).await.unwrap().query_one(sql, &[]).await.unwrap();
+        assert!(row.get::<_, bool>(0), "the one that AWS began at is the model");
+    }
+}
+
+#[tokio::test]
+async fn a_login_without_the_rights_is_not_promoted() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute("CREATE ROLE \"the owner\"; GRANT \"the owner\" TO app").await.unwrap();
+    for (fields, broken) in [
+        (json!({}), "REVOKE app FROM app_clone"),
+        (json!({}), "ALTER ROLE app_clone NOINHERIT; ALTER ROLE app_clone RESET role"),
+        (json!({"ownerrole": "the owner"}), "ALTER ROLE app_clone RESET role"),
+    ] {
+        let world = world_with_admin(&with(&secret, fields), &admin);
+        world.step("createSecret").await.unwrap();
+        world.step("setSecret").await.unwrap();
+        server.execute(broken).await.unwrap();
+        let error = failure(&world, "testSecret").await;
+        assert_error(&error, Class::Rejected(Which::Pending), Code::Privilege, "has not the rights of");
+        // The next try mends it, and lets in again whom somebody has kept out.
+        server.execute("GRANT app TO app_clone; ALTER ROLE app_clone NOLOGIN").await.unwrap();
+        world.rotate(TOKEN).await.unwrap();
+        assert!(works(&server, &login(&world, "AWSCURRENT")).await);
     }
 }

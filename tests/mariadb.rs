@@ -26,6 +26,7 @@ cases! { Under::plain("mariadb");
     a_pair_is_known_by_an_older_version_after_an_edit_by_hand
     wrong_administrators_and_users_are_refused
     the_administrators_server_is_asked_who_one_is
+    what_a_certificate_must_say_is_copied_to_the_letter
     an_administrator_need_not_be_root_and_cannot_give_what_it_has_not
     a_crash_at_any_point_of_a_pair_is_healed_with_all_rights
     two_secrets_with_one_administrator_rotate_at_once
@@ -68,6 +69,44 @@ async fn the_binary_log_has_no_password() {
 }
 
 #[tokio::test]
+async fn the_servers_sql_mode_does_not_matter() {
+    let settings = vec!["sql-mode=ANSI_QUOTES,NO_BACKSLASH_ESCAPES".to_owned()];
+    let under = Under::start("mariadb", Options { settings, ..Options::default() }).await;
+    let user = r"o'br\ien";
+    for sql in [
+        "CREATE DATABASE `odd TO name`",
+        "CREATE TABLE `odd TO name`.`it``s` (id INT)",
+        &format!("CREATE USER '{}' IDENTIFIED BY '{OLD}'", user.replace('\'', "''")),
+        &format!("GRANT SELECT (id) ON `odd TO name`.`it``s` TO '{}'", user.replace('\'', "''")),
+    ] {
+        under.server.execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+    let world = world_with_admin(&with(&under.paired(), json!({"username": user})), &under.admin);
+    world.rotate(TOKEN).await.unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    under.all_work(&world, &["AWSCURRENT", "AWSPREVIOUS"], "with another sql_mode").await;
+}
+
+#[tokio::test]
+async fn other_ways_to_sign_in_stay() {
+    let under = Under::plain("mariadb").await;
+    let way = format!("VIA mysql_native_password USING PASSWORD('{OLD}') OR unix_socket");
+    under.server.execute(&format!("CREATE USER mixed IDENTIFIED {way}")).await.unwrap();
+    let world = world_with_admin(&with(&under.paired(), json!({"username": "mixed"})), &under.admin);
+    world.rotate(TOKEN).await.unwrap();
+    // Added meanwhile, and nothing that has a password.
+    under.server.execute("CREATE USER mixed@'10.1.%' IDENTIFIED VIA unix_socket").await.unwrap();
+    rotate_again(&world, THIRD).await.unwrap();
+    under.all_work(&world, &["AWSCURRENT", "AWSPREVIOUS"], "mixed").await;
+    let ways = under.server.rows("SHOW CREATE USER mixed").await.unwrap();
+    assert!(ways[0][0].as_ref().unwrap().contains(" OR unix_socket"), "{ways:?}");
+    let only = under.server.rows("SHOW CREATE USER mixed@'10.1.%'").await.unwrap();
+    assert!(only[0][0].as_ref().unwrap().contains("VIA unix_socket"), "{only:?}");
+    let error = rotate_again(&world, FOURTH).await.unwrap_err();
+    assert_error(&error, Class::Config, Code::Pair, "signs in without a password");
+}
+
+#[tokio::test]
 async fn ed25519_stays_ed25519() {
     let under = Under::plain("mariadb").await;
     let setup =
@@ -82,7 +121,9 @@ async fn ed25519_stays_ed25519() {
     under.all_work(&pair, &["AWSCURRENT", "AWSPREVIOUS"], "ed25519").await;
     let plugins = under.server.rows("SELECT plugin FROM mysql.user WHERE user LIKE 'modern%'").await.unwrap();
     assert_eq!(plugins, [["ed25519"], ["ed25519"]].map(|row| row.map(|it| Some(it.to_owned())).to_vec()).to_vec());
-    assert!(!under.log().contains(&login(&pair, "AWSCURRENT").1));
+    for world in [pair, single] {
+        assert!(!under.log().contains(&login(&world, "AWSCURRENT").1));
+    }
 }
 
 #[tokio::test]

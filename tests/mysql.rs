@@ -26,6 +26,7 @@ cases! { Under::plain("mysql");
     a_pair_is_known_by_an_older_version_after_an_edit_by_hand
     wrong_administrators_and_users_are_refused
     the_administrators_server_is_asked_who_one_is
+    what_a_certificate_must_say_is_copied_to_the_letter
     an_administrator_need_not_be_root_and_cannot_give_what_it_has_not
     a_crash_at_any_point_of_a_pair_is_healed_with_all_rights
     two_secrets_with_one_administrator_rotate_at_once

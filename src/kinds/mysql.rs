@@ -12,7 +12,7 @@ mod verifier;
 use async_trait::async_trait;
 
 use self::connect::{Failure, Session};
-use self::grants::{Account, literal};
+use self::grants::{Account, Demands, literal};
 use crate::error::{Class, Code, Error, Result, Which};
 use crate::kind::{Field, Rotation, Settings};
 use crate::secret::Exposed;
@@ -258,7 +258,8 @@ impl Server {
 async fn set_own(session: &mut Session, password: &str) -> std::result::Result<(), Failure> {
     let rows = session.run("SHOW CREATE USER").await?;
     let row = rows.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
-    set_password(session, "", Account::read(row).plugin.as_deref(), password).await
+    let account = Account::read(row, &Demands::default()).unwrap_or_default();
+    set_password(session, "", account.plugin.as_deref(), password).await
 }
 
 /// MariaDB: `SET PASSWORD`, with `FOR account` in `whose` for another's.

@@ -163,11 +163,13 @@ pub async fn tls_is_verified_as_the_secret_says(engine: &str) {
     let with_certificate = with(&secret, json!({"sslcert": certificate, "sslkey": key}));
     world(&with_certificate).rotate(TOKEN).await.unwrap();
 
-    let names = vec!["db.example.com".to_owned()];
-    let other = Under::start(engine, Options { tls: true, names, ..Options::default() }).await;
-    let error = failure(&world(&other.secret), "setSecret").await;
-    assert_error(&error, TRANSIENT, Code::TlsName, "is not valid for that name");
-    world(&with(&other.secret, json!({"sslmode": "verify-ca"}))).rotate(TOKEN).await.unwrap();
+    for name in ["db.example.com", "*.example.com"] {
+        let names = vec![name.to_owned()];
+        let other = Under::start(engine, Options { tls: true, names, ..Options::default() }).await;
+        let error = failure(&world(&other.secret), "setSecret").await;
+        assert_error(&error, TRANSIENT, Code::TlsName, "is not valid for that name");
+        world(&with(&other.secret, json!({"sslmode": "verify-ca"}))).rotate(TOKEN).await.unwrap();
+    }
     let expired = Under::start(engine, Options { tls: true, expired: true, ..Options::default() }).await;
     let error = failure(&world(&expired.secret), "setSecret").await;
     assert_error(&error, TRANSIENT, Code::TlsExpired, "has expired or is not yet valid");
@@ -235,11 +237,13 @@ pub async fn failures_are_told_apart_by_number(under: Under) {
 
 pub async fn the_probe_asks_for_what_the_application_needs(under: Under) {
     under.server.execute("CREATE DATABASE d; CREATE TABLE d.t (id INT); GRANT SELECT ON d.t TO app").await.unwrap();
+    under.server.execute("CREATE TABLE d.written (id INT); GRANT INSERT ON d.written TO app").await.unwrap();
     for (probe, expected) in [
         ("SELECT * FROM d.t", Ok(())),
         ("INSERT INTO d.t VALUES (1)", Err((Class::Rejected(Which::Pending), Code::Privilege))),
         ("SELECT * FROM d.missing", Err((Class::Rejected(Which::Pending), Code::Privilege))),
         ("SELECT missing FROM d.t", Err((Class::Config, Code::Field))),
+        ("INSERT INTO d.written VALUES (1)", Err((Class::Config, Code::Field))),
         ("SELEC", Err((Class::Config, Code::Field))),
     ] {
         under.server.execute(&format!("ALTER USER app IDENTIFIED BY '{OLD}'")).await.unwrap();
@@ -392,7 +396,9 @@ pub async fn the_clone_can_do_what_the_base_user_can_now_and_later(under: Under,
         .await
         .unwrap();
     under.server.execute("REVOKE PROCESS ON *.* FROM app; REVOKE r FROM app").await.unwrap();
+    let before = shape(&under, "app_clone", "%").await;
     rotate_again(&world, THIRD).await.unwrap();
+    assert_eq!(shape(&under, "app_clone", "%").await, before, "the user that pods have was changed");
     // What was taken from the base user does not come back to it from its clone.
     assert!(!shape(&under, "app", "%").await.iter().any(|row| row.contains("PROCESS") || row.contains("`r`")));
     rotate_again(&world, FOURTH).await.unwrap();
@@ -411,6 +417,9 @@ pub async fn extras_are_reported_and_revoked_on_request(under: Under) {
         "CREATE USER app_clone IDENTIFIED BY 'x'",
         "GRANT SELECT, DELETE ON d.* TO app_clone WITH GRANT OPTION",
         "GRANT r TO app_clone",
+        "CREATE DATABASE all_of_it",
+        "GRANT SELECT ON all_of_it.* TO app",
+        "GRANT ALL PRIVILEGES ON all_of_it.* TO app_clone",
         "CREATE USER app_clone@'10.9.%' IDENTIFIED BY 'x'",
     ] {
         under.server.execute(sql).await.unwrap();
@@ -440,7 +449,8 @@ pub async fn extras_are_reported_and_revoked_on_request(under: Under) {
             left,
             "{clone}"
         );
-        assert!(clone.contains("SELECT"), "{clone}");
+        assert!(clone.contains("SELECT ON `d`.*") || clone.contains("SELECT, DELETE ON `d`.*"), "{clone}");
+        assert_eq!(clone.contains("ALL PRIVILEGES ON `all_of_it`.*"), left, "{clone}");
         under.server.execute("SET PASSWORD FOR app_clone = 'x'").await.ok();
         under.server.execute("ALTER USER app_clone IDENTIFIED BY 'x'").await.unwrap();
     }
@@ -457,6 +467,8 @@ pub async fn wrong_administrators_and_users_are_refused(under: Under) {
         "CREATE USER base IDENTIFIED BY 'y'",
         "CREATE USER base_clone IDENTIFIED BY 'x'",
         "GRANT PROCESS ON *.* TO other_clone, base",
+        "CREATE USER free IDENTIFIED BY 'x'",
+        "CREATE USER free_clone IDENTIFIED BY 'y' WITH MAX_USER_CONNECTIONS 3",
     ] {
         under.server.execute(sql).await.unwrap();
     }
@@ -487,18 +499,45 @@ pub async fn wrong_administrators_and_users_are_refused(under: Under) {
             Code::Pair,
             "not known to be the other user",
         ),
+        (json!({"username": "free", "password": "x"}), json!({}), config, Code::Pair, "not known to be the other user"),
         (json!({"username": "lonely_clone", "password": "x"}), json!({}), config, Code::Pair, "has no user \"lonely\""),
     ] {
-        let world = world_with_admin(&with(&under.paired(), user), &with(&under.admin, as_admin));
+        let secret = with(&under.paired(), user);
+        let world = world_with_admin(&secret, &with(&under.admin, as_admin));
+        // What opens another server is never tried on this one.
+        let elsewhere = json!({"host": "127.0.0.1", "username": "other_clone", "password": "y"});
+        let label = "AWSPREVIOUS".to_owned();
+        let previous = keywheel::store::memory::Payload::Text(with(&secret, elsewhere).to_string());
+        world.service.put(SECRET, THIRD, previous, &[label]).unwrap();
         assert_error(&failure(&world, "setSecret").await, class, code, named);
     }
-    for (user, password) in [("other_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y")] {
+    for (user, password) in
+        [("other_clone", "y"), ("free_clone", "y"), ("app", OLD), ("lonely_clone", "x"), ("base", "y")]
+    {
         assert!(under.server.connect(user, password).await.is_ok(), "{user} was changed");
     }
     // Before anything is staged.
     let world = world_with_admin(&with(&under.paired(), json!({"username": "x".repeat(90)})), &under.admin);
     let error = failure(&world, "createSecret").await;
     assert_error(&error, config, Code::Field, "field \"username\" is too long");
+}
+
+pub async fn what_a_certificate_must_say_is_copied_to_the_letter(under: Under) {
+    let texts = ["/CN=O''Brien", "x\\\\''; CREATE DATABASE evil; -- ", "'' WITH MAX_USER_CONNECTIONS 3 ACCOUNT LOCK"];
+    let hosts = ["10.1.%", "10.2.%", "10.3.%"];
+    for (host, text) in hosts.into_iter().zip(texts) {
+        let demand = format!("REQUIRE SUBJECT '{text}' AND ISSUER '{text}' WITH MAX_USER_CONNECTIONS 7");
+        under.server.execute(&format!("CREATE USER app@'{host}' IDENTIFIED BY '{OLD}' {demand}")).await.unwrap();
+    }
+    let world = under.pair();
+    for token in [TOKEN, THIRD, FOURTH] {
+        let _ = world.service.begin_rotation(SECRET, token);
+        world.rotate(token).await.unwrap();
+    }
+    for host in hosts {
+        assert_eq!(shape(&under, "app_clone", host).await, shape(&under, "app", host).await);
+    }
+    assert!(under.server.rows("SHOW DATABASES LIKE 'evil'").await.unwrap().is_empty());
 }
 
 pub async fn the_administrators_server_is_asked_who_one_is(under: Under) {
@@ -545,6 +584,10 @@ pub async fn an_administrator_need_not_be_root_and_cannot_give_what_it_has_not(u
     world.rotate(TOKEN).await.unwrap();
     rotate_again(&world, THIRD).await.unwrap();
     under.all_work(&world, &BOTH, "by an administrator with few rights").await;
+    // The password comes last: a clone that cannot be completed goes on with the one that it has.
+    under.server.execute("GRANT PROCESS ON *.* TO app").await.unwrap();
+    assert_eq!(rotate_again(&world, FOURTH).await.unwrap_err().code(), Code::Pair);
+    under.all_work(&world, &BOTH, "after a turn that failed").await;
 }
 
 pub async fn an_administrator_whom_rds_manages(under: Under) {
@@ -564,19 +607,24 @@ pub async fn an_administrator_whom_rds_manages(under: Under) {
 
 pub async fn a_crash_at_any_point_of_a_pair_is_healed_with_all_rights(under: Under) {
     under.server.execute("CREATE DATABASE d; CREATE TABLE d.t (id INT)").await.unwrap();
+    let hosts = ["10.1.%", "127.0.0.%"];
     let mut number = 0;
     for back in [false, true] {
         for step in STEPS {
             for point in 0.. {
                 number += 1;
                 let user = format!("user_{number}");
-                under
-                    .server
-                    .execute(&format!(
-                        "CREATE USER {user} IDENTIFIED BY '{OLD}'; GRANT SELECT, INSERT ON d.* TO {user}; GRANT PROCESS ON *.* TO {user}"
-                    ))
-                    .await
-                    .unwrap();
+                // The first of its accounts is not the one that lets the function in.
+                for host in hosts {
+                    under
+                        .server
+                        .execute(&format!(
+                            "CREATE USER {user}@'{host}' IDENTIFIED BY '{OLD}'; GRANT SELECT, INSERT ON d.* TO {user}@'{host}';
+                             GRANT PROCESS ON *.* TO {user}@'{host}'"
+                        ))
+                        .await
+                        .unwrap();
+                }
                 let world = world_with_admin(&with(&under.paired(), json!({"username": user})), &under.admin);
                 let mut token = TOKEN;
                 if back {
@@ -594,11 +642,10 @@ pub async fn a_crash_at_any_point_of_a_pair_is_healed_with_all_rights(under: Und
                 under.all_work(&world, &BOTH, &when).await;
                 let mut connection = under.sign_in(&login(&world, "AWSCURRENT")).await.unwrap();
                 connection.query_drop("INSERT INTO d.t VALUES (1)").await.unwrap();
-                assert_eq!(
-                    shape(&under, &user, "%").await,
-                    shape(&under, &format!("{user}_clone"), "%").await,
-                    "{when}"
-                );
+                for host in hosts {
+                    let clone = shape(&under, &format!("{user}_clone"), host).await;
+                    assert_eq!(shape(&under, &user, host).await, clone, "{when}");
+                }
                 if !crashed {
                     break;
                 }
@@ -626,6 +673,7 @@ pub async fn a_mute_server_does_not_hold_the_step(engine: &str) -> Error {
     let secret = json!({"engine": engine, "host": "127.0.0.1", "port": port, "username": "app", "password": OLD});
     let error = failure(&world(&secret), "setSecret").await;
     assert_error(&error, TRANSIENT, Code::Timeout, "no answer from 127.0.0.1");
+    assert!(error.to_string().contains(" in 5 s"), "{error}");
     error
 }
 

@@ -8,7 +8,7 @@
 //! password of the secret opens the pending one.
 
 use super::connect::{Failure, Rows, Session, server_error};
-use super::grants::{Account, Right, Rights, literal, together};
+use super::grants::{Account, Demands, Right, Rights, literal, together};
 use super::{MySql, OPTION_PREVENTS, Server, change_error, set_password, verifier};
 use crate::error::{Code, Error, Result};
 use crate::kind::Rotation;
@@ -39,7 +39,7 @@ pub(super) async fn prepare(
     pair: &Pair<'_>,
 ) -> Result<()> {
     let server = Server::of(admin).await?;
-    let mut work = Work { rotation, admin, pair, server, gone: Vec::new() };
+    let mut work = Work { rotation, admin, pair, server, gone: Vec::new(), changed: false };
     let bases = work.accounts(pair.base).await?;
     if bases.is_empty() {
         return Err(pair.no_base());
@@ -55,13 +55,20 @@ pub(super) async fn prepare(
     }
     let pending = if pair.is_clone() { work.completed(&bases).await? } else { bases };
     if !pending.iter().any(|it| it.account.plugin.is_some()) {
-        let message = format!("user {:?} at {} signs in without a password", pair.user(), pair.place);
-        return Err(Error::config(Code::Pair, message).hint("`ALTER USER … IDENTIFIED BY`; there is nothing to rotate"));
+        return Err(without_password(pair, pair.user()));
     }
     for known in &pending {
         work.set_password(known).await?;
     }
     Ok(())
+}
+
+fn without_password(pair: &Pair<'_>, user: &str) -> Error {
+    Error::config(
+        Code::Pair,
+        format!("user {user:?} at {} has an account that signs in without a password", pair.place),
+    )
+    .hint("`ALTER USER … IDENTIFIED BY`; there is nothing to rotate")
 }
 
 struct Work<'a> {
@@ -71,6 +78,8 @@ struct Work<'a> {
     server: Server,
     /// Rights to what is no longer there.
     gone: Vec<Right>,
+    /// Whether a statement of this step has changed something.
+    changed: bool,
 }
 
 impl Work<'_> {
@@ -78,18 +87,28 @@ impl Work<'_> {
     async fn accounts(&mut self, user: &str) -> Result<Vec<Known>> {
         // Names are compared as bytes, whatever the collation; roles have no host part in MariaDB.
         let hosts = format!(
-            "SELECT host FROM mysql.user WHERE BINARY user = BINARY {} AND host <> '' ORDER BY host",
+            "SELECT host, ssl_type, x509_subject, x509_issuer, ssl_cipher FROM mysql.user \
+             WHERE BINARY user = BINARY {} AND host <> '' ORDER BY host",
             literal(user)
         );
         let hosts = self.ask(&hosts).await?;
         let mut known = Vec::new();
-        for host in hosts.into_iter().filter_map(|mut row| row.pop().flatten()) {
+        for row in hosts {
+            let mut row = row.into_iter().map(Option::unwrap_or_default);
+            let mut next = || row.next().unwrap_or_default();
+            let host = next();
+            let demands = Demands { kind: next(), subject: next(), issuer: next(), cipher: next() };
             let account = format!("{}@{}", literal(user), literal(&host));
             let created = self.ask(&format!("SHOW CREATE USER {account}")).await?;
             let created = created.first().and_then(|row| row.first()).and_then(Option::as_deref).unwrap_or_default();
             let granted = self.ask(&format!("SHOW GRANTS FOR {account}")).await?;
             let granted = granted.iter().filter_map(|row| row.first()?.as_deref());
-            known.push(Known { rights: Rights::read(granted), account: Account::read(created), host });
+            let rights = Rights::read(granted);
+            let account = Account::read(created, &demands).ok_or_else(|| {
+                let message = format!("what {} says of user {account} is not understood", self.pair.place);
+                Error::config(Code::Pair, message).hint("look at its SHOW CREATE USER, and report it as a defect")
+            })?;
+            known.push(Known { host, rights, account });
         }
         Ok(known)
     }
@@ -106,12 +125,10 @@ impl Work<'_> {
                 words.push(format!("the account {account}"));
             }
         }
+        self.create(bases.iter().filter(|base| !clones.iter().any(|clone| clone.host == base.host))).await?;
         for base in bases {
             let account = base.named(pair.clone);
             let clone = clones.iter().find(|clone| clone.host == base.host);
-            if clone.is_none() {
-                self.create(base, &account).await?;
-            }
             if clone.is_none_or(|clone| clone.account.limits != base.account.limits) {
                 self.change(&format!("ALTER USER {account} {}", base.account.limits)).await?;
             }
@@ -139,14 +156,14 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn create(&mut self, base: &Known, account: &str) -> Result<()> {
-        let Some(plugin) = base.account.plugin.as_deref() else {
-            let message = format!("user {:?} at {} signs in without a password", self.pair.base, self.pair.place);
-            return Err(
-                Error::config(Code::Pair, message).hint("`ALTER USER … IDENTIFIED BY`; there is nothing to rotate")
-            );
-        };
-        self.identify(&format!("CREATE USER {account}"), plugin).await
+    /// All in one statement: the account that lets the function in, by which a later try knows the clone, is not the last.
+    async fn create(&mut self, bases: impl Iterator<Item = &Known>) -> Result<()> {
+        let mut accounts = Vec::new();
+        for base in bases {
+            let plugin = base.account.plugin.as_deref().ok_or_else(|| without_password(self.pair, self.pair.base))?;
+            accounts.push((base.named(self.pair.clone), plugin));
+        }
+        if accounts.is_empty() { Ok(()) } else { self.identify("CREATE USER", &accounts).await }
     }
 
     /// How a statement gives an account of `plugin` a password: hashed if that is known here, and in clear.
@@ -194,7 +211,7 @@ impl Work<'_> {
                 Ok(())
             }
             Err(Failure::Number(number)) => {
-                self.rotation.unchanged();
+                self.unchanged();
                 let message = format!(
                     "the administrator at {} may not give {:?} what {:?} has: {right} (error {number})",
                     self.pair.place, self.pair.clone, self.pair.base
@@ -234,15 +251,20 @@ impl Work<'_> {
                 .change(&format!("SET PASSWORD FOR {account} = {}", literal(&verifier::native(password))))
                 .await;
         }
-        self.identify(&format!("ALTER USER {account}"), plugin).await
+        self.identify("ALTER USER", &[(account, plugin)]).await
     }
 
-    /// Runs a statement that gives an account the new password: hashed, or in clear where the server wants to check it.
-    async fn identify(&mut self, statement: &str, plugin: &str) -> Result<()> {
-        let (hashed, in_clear) = self.identified(plugin, self.pair.pending.password)?;
-        match self.try_change(&format!("{statement} IDENTIFIED {hashed}")).await {
+    /// Gives accounts, each with its plugin, the new password: hashed, or in clear where the server wants to check it.
+    async fn identify(&mut self, verb: &str, accounts: &[(String, &str)]) -> Result<()> {
+        let (mut hashed, mut in_clear) = (Vec::new(), Vec::new());
+        for (account, plugin) in accounts {
+            let (hash, clear) = self.identified(plugin, self.pair.pending.password)?;
+            hashed.push(format!("{account} IDENTIFIED {hash}"));
+            in_clear.push(format!("{account} IDENTIFIED {clear}"));
+        }
+        match self.try_change(&format!("{verb} {}", hashed.join(", "))).await {
             Err(Failure::Number(OPTION_PREVENTS)) if hashed != in_clear => {
-                self.change(&format!("{statement} IDENTIFIED {in_clear}")).await
+                self.change(&format!("{verb} {}", in_clear.join(", "))).await
             }
             other => self.told(other),
         }
@@ -270,14 +292,25 @@ impl Work<'_> {
                 let mut codes = warnings.iter().filter_map(|row| row.get(1)?.as_deref()?.parse().ok());
                 Err(Failure::Number(codes.find(|code| *code != 1396).unwrap_or(1396)))
             }
-            other => other.map(drop),
+            Err(failure) => Err(failure),
+            Ok(_) => {
+                self.changed = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// To be called when a statement was definitely refused.
+    fn unchanged(&self) {
+        if !self.changed {
+            self.rotation.unchanged();
         }
     }
 
     fn told(&self, changed: std::result::Result<(), Failure>) -> Result<()> {
         changed.map_err(|failure| match failure {
             Failure::Number(number) => {
-                self.rotation.unchanged();
+                self.unchanged();
                 self.refused(number)
             }
             Failure::Other(error) => error,

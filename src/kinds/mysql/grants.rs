@@ -171,10 +171,7 @@ impl Rights {
 
     /// What `model` has and this has not.
     pub(super) fn missing(&self, model: &Self) -> Vec<Right> {
-        let lacks = |right: &&Right| {
-            !self.rights.contains(*right) && (right.grantable() || !self.rights.contains(&with_option(right)))
-        };
-        let mut missing: Vec<_> = model.rights.iter().filter(lacks).cloned().collect();
+        let mut missing: Vec<_> = model.rights.iter().filter(|right| !self.has(right)).cloned().collect();
         // A restriction of ours that the model has not is a right we lack.
         let lifted = self.rights.iter().filter(|it| matches!(it, Right::Without { .. }) && !model.rights.contains(it));
         missing.extend(lifted.map(|it| match it.clone() {
@@ -184,14 +181,21 @@ impl Rights {
         missing
     }
 
+    /// Whether a right is there, alone or in a greater one: beside ALL PRIVILEGES, the servers tell of no other on the same
+    /// object, and of USAGE only where there is nothing else.
+    fn has(&self, right: &Right) -> bool {
+        let there = |right: &Right| self.rights.contains(right) || self.rights.contains(&with_option(right));
+        let Right::Privilege { on, grantable, .. } = right else { return there(right) };
+        let (name, columns) = ("ALL PRIVILEGES".to_owned(), Vec::new());
+        let all = Right::Privilege { on: on.clone(), name, columns, grantable: *grantable };
+        let passes_on = |it: &Right| matches!(it, Right::Privilege { on: same, grantable: true, .. } if same == on);
+        there(right) || there(&all) || (right.is_usage() && self.rights.iter().any(passes_on))
+    }
+
     /// What this has and `model` has not, and whether it is only that it may be passed on.
     pub(super) fn extras(&self, model: &Self) -> Vec<(Right, bool)> {
-        let has = |right: &Right| model.rights.contains(right) || model.rights.contains(&with_option(right));
         let ours = self.rights.iter().filter(|it| !matches!(it, Right::Without { .. }));
-        ours.filter(|it| !model.rights.contains(it))
-            .filter(|it| it.grantable() || !has(it))
-            .map(|it| (it.clone(), it.grantable() && has(&it.plain())))
-            .collect()
+        ours.filter(|it| !model.has(it)).map(|it| (it.clone(), it.grantable() && model.has(&it.plain()))).collect()
     }
 }
 
@@ -224,21 +228,58 @@ const LIMITS: [&str; 4] =
     ["MAX_QUERIES_PER_HOUR", "MAX_UPDATES_PER_HOUR", "MAX_CONNECTIONS_PER_HOUR", "MAX_USER_CONNECTIONS"];
 
 impl Account {
-    /// Reads the row of `SHOW CREATE USER`.
-    pub(super) fn read(row: &str) -> Self {
+    /// Reads the row of `SHOW CREATE USER`. What certificates must say is no part of it: MySQL writes these texts without
+    /// escaping their quotes, so they come as `mysql.user` has them. `None` is a row that is none of its forms.
+    pub(super) fn read(row: &str, demands: &Demands) -> Option<Self> {
+        let row = demands.without(row);
         // What follows the way to sign in, in whatever order.
         let ends = [" DEFAULT ROLE ", " REQUIRE ", " WITH MAX_", " ACCOUNT ", " PASSWORD EXPIRE"];
-        let end = ends.iter().filter_map(|word| find(row, word)).min().unwrap_or(row.len());
+        let end = ends.iter().filter_map(|word| find(&row, word)).min().unwrap_or(row.len());
         let (head, rest) = row.split_at(end);
         let identified = cut(head, " IDENTIFIED ").map_or("", |(_, it)| it);
         let default_roles =
             rest.strip_prefix(" DEFAULT ROLE ").map(|rest| cut(rest, " REQUIRE ").map_or(rest, |(it, _)| it));
-        Self {
+        Some(Self {
             plugin: plugin(identified).map(str::to_owned),
             several: cut(identified, " OR ").is_some(),
             default_roles: default_roles.map(str::to_owned),
-            limits: limits(rest),
+            limits: format!("REQUIRE {} {}", demands.words(), limits(rest)?),
+        })
+    }
+}
+
+/// What a client must show, as `mysql.user` has it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Demands {
+    /// `''`, `ANY`, `X509` or `SPECIFIED`.
+    pub(super) kind: String,
+    pub(super) subject: String,
+    pub(super) issuer: String,
+    pub(super) cipher: String,
+}
+
+impl Demands {
+    fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [("SUBJECT", &self.subject), ("ISSUER", &self.issuer), ("CIPHER", &self.cipher)];
+        all.into_iter().map(|(word, text)| (word, text.as_str())).filter(|(_, text)| !text.is_empty())
+    }
+
+    fn words(&self) -> String {
+        match self.kind.as_str() {
+            "ANY" => "SSL".to_owned(),
+            "X509" => "X509".to_owned(),
+            "SPECIFIED" => {
+                self.texts().map(|(word, text)| format!("{word} {}", literal(text))).collect::<Vec<_>>().join(" ")
+            }
+            _ => "NONE".to_owned(),
         }
+    }
+
+    /// The row without these texts, which MariaDB writes as literals.
+    fn without(&self, row: &str) -> String {
+        self.texts().fold(row.to_owned(), |row, (word, text)| {
+            row.replacen(&format!(" {word} '{text}'"), "", 1).replacen(&format!(" {word} {}", literal(text)), "", 1)
+        })
     }
 }
 
@@ -263,11 +304,9 @@ fn plugin(identified: &str) -> Option<&str> {
     }
 }
 
-fn limits(rest: &str) -> String {
-    let require = cut(rest, " REQUIRE ").map_or("NONE", |(_, it)| it);
-    let ends = [" WITH MAX_", " ACCOUNT ", " PASSWORD "];
-    let end = ends.iter().filter_map(|word| find(require, word)).min().unwrap_or(require.len());
-    let mut text = format!("REQUIRE {} WITH", &require[..end]);
+/// Limits, lock and expiry in full. `None`, if there is anything but words and numbers: that would be said to the server.
+fn limits(rest: &str) -> Option<String> {
+    let mut text = "WITH".to_owned();
     for limit in LIMITS {
         let value = cut(rest, limit).map_or("", |(_, it)| it).trim_start();
         let digits = value.find(|it: char| !it.is_ascii_digit()).unwrap_or(value.len());
@@ -279,6 +318,9 @@ fn limits(rest: &str) -> String {
     // A note is no limit.
     let note = [" ATTRIBUTE ", " COMMENT "].iter().filter_map(|word| find(clauses, word)).min();
     let clauses = &clauses[..note.unwrap_or(clauses.len())];
+    if !clauses.chars().all(|it| it.is_ascii_alphanumeric() || " _".contains(it)) {
+        return None;
+    }
     if find(clauses, " ACCOUNT ").is_none() {
         text.push_str(" ACCOUNT UNLOCK");
     }
@@ -290,7 +332,7 @@ fn limits(rest: &str) -> String {
         Some(_) => clauses.to_owned(),
         None => format!("{clauses} PASSWORD EXPIRE DEFAULT"),
     };
-    text + &clauses
+    Some(text + &clauses)
 }
 
 /// A name or text as a literal, in a session whose `sql_mode` knows backslashes.
@@ -390,6 +432,7 @@ mod tests {
         let more = rights(&[
             "GRANT SELECT, DELETE ON `db`.* TO `app_clone`@`%` WITH GRANT OPTION",
             "GRANT `r` TO `app_clone`@`%` WITH ADMIN OPTION",
+            "GRANT USAGE ON `only`.* TO `app_clone`@`%` WITH GRANT OPTION",
             "REVOKE SELECT ON `mysql`.* FROM `app_clone`@`%`",
         ]);
         assert_eq!(texts(&more.missing(&model)), ["GRANT UPDATE ON `db`.* TO x", "GRANT SELECT ON `mysql`.* TO x"]);
@@ -399,17 +442,32 @@ mod tests {
             [
                 "REVOKE DELETE ON `db`.* FROM x",
                 "REVOKE GRANT OPTION ON `db`.* FROM x",
+                "REVOKE GRANT OPTION ON `only`.* FROM x",
                 "REVOKE ADMIN OPTION FOR `r` FROM x"
             ]
         );
     }
 
     #[test]
+    fn greater_rights_have_the_smaller_ones_in_them() {
+        let all = rights(&["GRANT ALL PRIVILEGES ON `db`.* TO `app_clone`@`%`"]);
+        let passed_on = rights(&["GRANT DELETE ON `db`.* TO `app_clone`@`%` WITH GRANT OPTION"]);
+        let some = rights(&["GRANT SELECT ON `db`.* TO `app`@`%`"]);
+        let option = rights(&["GRANT USAGE ON `db`.* TO `app`@`%` WITH GRANT OPTION"]);
+        assert!(all.missing(&some).is_empty() && passed_on.missing(&option).is_empty());
+        assert_eq!(texts(&all.missing(&option)), ["GRANT USAGE ON `db`.* TO x WITH GRANT OPTION"]);
+        assert_eq!(texts(&some.missing(&all)), ["GRANT ALL PRIVILEGES ON `db`.* TO x"]);
+        assert_eq!(all.extras(&some).len(), 1);
+        assert!(some.extras(&all).is_empty());
+    }
+
+    #[test]
     fn accounts_are_read_as_each_server_writes_them() {
         let none = "WITH MAX_QUERIES_PER_HOUR 0 MAX_UPDATES_PER_HOUR 0 MAX_CONNECTIONS_PER_HOUR 0 MAX_USER_CONNECTIONS";
-        for (row, plugin, roles, limits) in [
+        for (row, kind, plugin, roles, limits) in [
             (
                 "CREATE USER `app`@`%` IDENTIFIED WITH 'caching_sha2_password' AS '$A$005$x REQUIRE '' \\' y' DEFAULT ROLE `r`@`%`,`s`@`%` REQUIRE SSL WITH MAX_USER_CONNECTIONS 5 PASSWORD EXPIRE DEFAULT ACCOUNT UNLOCK PASSWORD HISTORY DEFAULT PASSWORD REUSE INTERVAL DEFAULT PASSWORD REQUIRE CURRENT DEFAULT ATTRIBUTE '{\"a\": 1}'",
+                "ANY",
                 Some("caching_sha2_password"),
                 Some("`r`@`%`,`s`@`%`"),
                 format!(
@@ -418,33 +476,56 @@ mod tests {
             ),
             (
                 "CREATE USER 'app'@'%' IDENTIFIED WITH 'mysql_native_password' AS '*AB' REQUIRE NONE PASSWORD EXPIRE ACCOUNT LOCK",
+                "",
                 Some("mysql_native_password"),
                 None,
                 format!("REQUIRE NONE {none} 0 PASSWORD EXPIRE DEFAULT ACCOUNT LOCK"),
             ),
             (
                 "CREATE USER `app`@`%` IDENTIFIED BY PASSWORD '*AB'",
+                "",
                 Some("mysql_native_password"),
                 None,
                 format!("REQUIRE NONE {none} 0 ACCOUNT UNLOCK PASSWORD EXPIRE DEFAULT"),
             ),
             (
                 "CREATE USER `app`@`%` IDENTIFIED VIA unix_socket OR ed25519 USING 'abc' REQUIRE ISSUER '/CN= WITH MAX_ ' WITH MAX_USER_CONNECTIONS 2 ACCOUNT LOCK PASSWORD EXPIRE",
+                "SPECIFIED",
                 Some("ed25519"),
                 None,
                 format!("REQUIRE ISSUER '/CN= WITH MAX_ ' {none} 2 ACCOUNT LOCK PASSWORD EXPIRE DEFAULT"),
             ),
             (
                 "CREATE USER `app`@`%` IDENTIFIED VIA unix_socket",
+                "",
                 None,
                 None,
                 format!("REQUIRE NONE {none} 0 ACCOUNT UNLOCK PASSWORD EXPIRE DEFAULT"),
             ),
         ] {
-            let account = Account::read(row);
+            let issuer = if kind == "SPECIFIED" { "/CN= WITH MAX_ " } else { "" };
+            let demands = Demands { kind: kind.to_owned(), issuer: issuer.to_owned(), ..Demands::default() };
+            let account = Account::read(row, &demands).unwrap();
             assert_eq!(account.plugin.as_deref(), plugin, "{row}");
             assert_eq!(account.default_roles.as_deref(), roles, "{row}");
             assert_eq!(account.limits, limits, "{row}");
         }
+    }
+    #[test]
+    fn what_certificates_must_say_is_never_taken_for_sql() {
+        for text in ["it's", "x\\", "'; DROP DATABASE d; -- ", "' ACCOUNT LOCK", "a SUBJECT 'b' ISSUER '"] {
+            let own = |text: &str| text.to_owned();
+            let demands =
+                Demands { kind: own("SPECIFIED"), subject: own(text), issuer: own(text), cipher: String::new() };
+            let words = format!("SUBJECT {0} ISSUER {0}", literal(text));
+            for written in [&words, &format!("SUBJECT '{text}' ISSUER '{text}'")] {
+                let row = format!("CREATE USER `app`@`%` IDENTIFIED WITH 'x' AS 'y' REQUIRE {written} ACCOUNT UNLOCK");
+                let account = Account::read(&row, &demands).unwrap();
+                assert!(account.limits.starts_with(&format!("REQUIRE {words} WITH MAX_")), "{}", account.limits);
+                assert!(account.limits.ends_with(" 0 ACCOUNT UNLOCK PASSWORD EXPIRE DEFAULT"), "{}", account.limits);
+            }
+        }
+        let odd = "CREATE USER `app`@`%` REQUIRE ISSUER 'x' ACCOUNT UNLOCK; DROP DATABASE d; -- '";
+        assert!(Account::read(odd, &Demands::default()).is_none());
     }
 }
