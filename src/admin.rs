@@ -107,5 +107,6 @@ mod tests {
         }
         assert!(is("team/admin", "team/admin"));
         assert!(!is("team/db-master", "team/db"));
+        assert!(!is("arn:aws:secretsmanager:us-east-1:123456789012:secret:team/db-root", "team/db"));
     }
 }

@@ -182,6 +182,13 @@ async fn wrong_administrators_and_users_are_refused() {
         (json!({}), json!({"host": "127.0.0.2"}), config, Code::Admin, "the administrator's secret is for 127.0.0.2:"),
         (
             json!({}),
+            json!({"host": "no.invalid"}),
+            config,
+            Code::Admin,
+            "the administrator's secret is for no.invalid:",
+        ),
+        (
+            json!({}),
             json!({"host": null}),
             config,
             Code::Field,
@@ -246,6 +253,18 @@ async fn wrong_administrators_and_users_are_refused() {
     world.service.put(ADMIN, version, Payload::Text(changed), &[]).unwrap();
     world.settings.admin_secrets.push(ADMIN.to_owned());
     world.rotate(TOKEN).await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_writes_awspending_does_not_choose_whose_password_is_set() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute("CREATE ROLE other LOGIN PASSWORD 'x'").await.unwrap();
+    for user in ["app", "other", "other_clone"] {
+        let world = world_with_admin(&secret, &admin);
+        world.stage(&with(&secret, json!({"username": user, "password": "z"})).to_string());
+        assert_eq!(world.step("setSecret").await.unwrap_err().code(), Code::Tampered, "{user}");
+        assert!(server.connect(user, "z").await.is_err(), "{user}");
+    }
 }
 
 #[tokio::test]
@@ -357,6 +376,21 @@ async fn what_a_user_makes_is_not_taken_for_the_servers_own() {
         let sql = "SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) 'app'";
         assert!(!client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0), "the user has made itself a superuser");
         server.execute(&format!("ALTER ROLE app PASSWORD '{OLD}'")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_clone_acts_as_the_role_that_the_base_user_acts_as() {
+    let (server, secret, admin) = server(Options::default()).await;
+    server.execute("CREATE ROLE team; GRANT team TO app; ALTER ROLE app SET role TO team").await.unwrap();
+    let world = world_with_admin(&secret, &admin);
+    for token in [TOKEN, THIRD, FOURTH] {
+        let _ = world.service.begin_rotation(SECRET, token);
+        world.rotate(token).await.unwrap();
+        let (user, password) = login(&world, "AWSCURRENT");
+        let client = server.connect(&user, &password).await.unwrap();
+        let acts = client.query_one("SELECT current_user::text", &[]).await.unwrap().get::<_, String>(0);
+        assert_eq!(acts, "team", "{user}");
     }
 }
 
@@ -474,6 +508,13 @@ async fn extras_are_reported_and_revoked_on_request() {
         }
         let (user, password) = login(&world, "AWSCURRENT");
         server.connect(&user, &password).await.unwrap().batch_execute("SELECT * FROM shared").await.unwrap();
+        if !left {
+            // Not while it is the one that pods have.
+            server.execute("GRANT other TO app_clone").await.unwrap();
+            rotate_again(&world, THIRD).await.unwrap();
+            let sql = "SELECT pg_has_role('app_clone', 'other', 'MEMBER')";
+            assert!(client.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+        }
     }
     let error = failure(&world_with_admin(&with(&secret, json!({"extras": "keep"})), &admin), "createSecret").await;
     assert_error(&error, Class::Config, Code::Field, "field \"extras\" is unknown");
