@@ -611,10 +611,17 @@ async fn a_login_without_the_rights_is_not_promoted() {
         world.step("createSecret").await.unwrap();
         world.step("setSecret").await.unwrap();
         server.execute(broken).await.unwrap();
+        // From PostgreSQL 16 on a grant keeps what it was made with, and can be told otherwise by itself.
+        if broken.contains("NOINHERIT") {
+            let _ = server.execute("GRANT app TO app_clone WITH INHERIT FALSE").await;
+        }
         let error = failure(&world, "testSecret").await;
         assert_error(&error, Class::Rejected(Which::Pending), Code::Privilege, "has not the rights of");
         // The next try mends it, and lets in again whom somebody has kept out.
-        server.execute("GRANT app TO app_clone; ALTER ROLE app_clone NOLOGIN").await.unwrap();
+        let member = "SELECT FROM pg_auth_members WHERE roleid = 'app'::regrole AND member = 'app_clone'::regrole";
+        let again = format!("DO $$ BEGIN IF NOT EXISTS ({member}) THEN GRANT app TO app_clone; END IF; END $$");
+        server.execute(&again).await.unwrap();
+        server.execute("ALTER ROLE app_clone NOLOGIN").await.unwrap();
         world.rotate(TOKEN).await.unwrap();
         assert!(works(&server, &login(&world, "AWSCURRENT")).await);
     }

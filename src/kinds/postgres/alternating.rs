@@ -123,8 +123,18 @@ impl Work<'_> {
         if existing.is_none() {
             statements.push(format!("CREATE ROLE {quoted} LOGIN"));
             statements.push(format!("GRANT {} TO {quoted}", escape_identifier(self.base)));
+        } else {
+            // From PostgreSQL 16 on each grant says for itself whether it is inherited; before, there is no such column.
+            let uninherited = format!(
+                "SELECT bool_and(to_jsonb(m) ->> 'inherit_option' = 'false') FROM pg_auth_members m \
+                 JOIN pg_roles r ON r.oid = m.roleid JOIN pg_roles c ON c.oid = m.member \
+                 WHERE r.rolname = {base} AND c.rolname = {clone}"
+            );
+            if is_true(&self.admin.ask(&uninherited).await?) {
+                statements.push(format!("GRANT {} TO {quoted} WITH INHERIT TRUE", escape_identifier(self.base)));
+            }
         }
-        // INHERIT is what makes the grant count without SET ROLE.
+        // INHERIT is what makes the grant count without SET ROLE (up to PostgreSQL 15; later, what new grants begin with).
         for (column, (on, off)) in ATTRIBUTES.iter().enumerate() {
             let wanted = model[column + 1].as_deref() == Some("t") || *on == "INHERIT";
             let found = existing.map_or(*on == "INHERIT", |row| row[column + 1].as_deref() == Some("t"));
