@@ -44,13 +44,15 @@ pub async fn handle(
     let store = services.secret(&event.secret_id);
     let engine = Engine { store: &*store, services, kinds, settings, progress: &progress };
     let running = AssertUnwindSafe(timeout_at(deadline, engine.run(&event))).catch_unwind();
-    let result =
-        match running.await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(Error::transient(Code::Deadline, format!("{} ran out of time", event.step))
-                .with_effect(progress.effect())),
-            Err(_) => Err(panicked()),
-        };
+    let result = match running.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => {
+            let waiting = progress.waiting().map(|it| format!(", waiting for {it}")).unwrap_or_default();
+            Err(Error::transient(Code::Deadline, format!("{} ran out of time{waiting}", event.step))
+                .with_effect(progress.effect()))
+        }
+        Err(_) => Err(panicked()),
+    };
     match &result {
         Ok(outcome) => log_success(&event, request_id, &progress, started, *outcome),
         Err(failure) => log_failure(Some(&event), request_id, &progress, started, failure),

@@ -1,14 +1,14 @@
 //! What a kind of credential is, and what it may use. To add one: one file in `kinds/`, one entry in [`crate::kinds::KINDS`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
 
-use crate::error::{Code, Effect, Result};
-use crate::secret::Secret;
-use crate::services::Services;
+use crate::error::{Code, Effect, Error, Result};
+use crate::secret::{Exposed, Secret};
+use crate::services::{Arn, Services};
 use crate::store::{Store, Version};
 use crate::{password, tls};
 
@@ -28,6 +28,11 @@ pub trait Kind: Send + Sync {
 
     /// The fields of its secrets, in the order of the documentation.
     fn fields(&self) -> &'static [Field];
+
+    /// Whether a secret that names no kind is one of this kind all the same: AWS's function for it asks for no name.
+    fn recognizes(&self, _fields: Exposed<'_>) -> bool {
+        false
+    }
 
     /// The fields a rotation changes in this secret. All others must be equal in AWSCURRENT and AWSPENDING.
     ///
@@ -146,6 +151,21 @@ pub struct Settings {
     pub admin_secrets: Vec<String>,
     /// `USERNAME_CHARACTER_LIMIT` of AWS's MySQL function, as it is written.
     pub username_limit: Option<String>,
+    /// Those of AWS's function for users of ElastiCache.
+    pub elasticache: ElastiCache,
+}
+
+/// The environment variables of AWS's rotation function for users of ElastiCache, as they are written.
+#[derive(Default)]
+pub struct ElastiCache {
+    /// `SECRET_ARN`: the one secret that the function may rotate.
+    pub secret: Option<String>,
+    /// `USER_NAME`: the user that the secret must be for.
+    pub user: Option<String>,
+    /// `MAX_WAITING_TIME_FOR_ACTIVE_IN_SECONDS`; without it, until the function's time is over.
+    pub longest_wait: Option<String>,
+    /// `WAITING_RETRY_INTERVAL_IN_SECONDS`; without it, from half a second on, longer each time.
+    pub interval: Option<String>,
 }
 
 /// What the engine lends to a kind for one step.
@@ -179,6 +199,22 @@ impl Rotation<'_> {
         let _ = self.progress.note.set(text);
     }
 
+    /// What the step is waiting for from here on, for the error if its time runs out meanwhile; `None` when it goes on.
+    pub fn waiting(&self, what: Option<String>) {
+        if let Ok(mut waiting) = self.progress.waiting.lock() {
+            *waiting = what;
+        }
+    }
+
+    /// The parts of the secret's ARN.
+    ///
+    /// # Errors
+    /// Config, when it is none.
+    pub fn arn(&self) -> Result<Arn<'_>> {
+        Arn::parse(self.secret)
+            .ok_or_else(|| Error::config(Code::Request, format!("{:?} is not the ARN of a secret", self.secret)))
+    }
+
     /// A setting of the secret: its field `name`, or its tag `keywheel:name`.
     ///
     /// # Errors
@@ -197,6 +233,7 @@ pub struct Progress {
     changing: AtomicBool,
     pub(crate) kind: OnceLock<&'static str>,
     pub(crate) note: OnceLock<String>,
+    waiting: Mutex<Option<String>>,
 }
 
 impl Progress {
@@ -210,6 +247,12 @@ impl Progress {
     #[must_use]
     pub fn note(&self) -> Option<&str> {
         self.note.get().map(String::as_str)
+    }
+
+    /// What the step was waiting for when its time ran out.
+    #[must_use]
+    pub fn waiting(&self) -> Option<String> {
+        self.waiting.lock().ok()?.clone()
     }
 
     /// Whether something may have been changed so far.

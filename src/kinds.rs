@@ -1,5 +1,6 @@
 //! The registry of kinds.
 
+mod cache;
 mod iam;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -28,6 +29,8 @@ pub const KINDS: &[&dyn Kind] = &[
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
     &iam::AccessKey,
+    &crate::api::ByApi(cache::Cache(&cache::ELASTICACHE)),
+    &crate::api::ByApi(cache::Cache(&cache::MEMORYDB)),
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.
@@ -53,6 +56,9 @@ pub fn select<'k>(kinds: &[&'k dyn Kind], tags: &BTreeMap<String, String>, secre
                 (_, Some(kind)) => kind,
                 (Some((field, name)), None) => return Err(unknown(kinds, &format!("field \"{field}\""), name)),
                 (None, None) => {
+                    if let Some(kind) = kinds.iter().copied().find(|kind| kind.recognizes(fields)) {
+                        return Ok(kind);
+                    }
                     return Err(Error::config(Code::Kind, "neither field \"kind\" nor field \"engine\" is there")
                         .hint(format!("add `kind`, or the tag `{KIND_TAG}`: {}", all_names(kinds))));
                 }

@@ -41,14 +41,17 @@
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod admin;
+mod api;
 pub mod error;
 pub mod event;
 pub mod handler;
 pub mod http;
 pub mod kind;
 pub mod kinds;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "rds"))]
-#[cfg_attr(not(any(feature = "mysql", feature = "postgres")), expect(dead_code, reason = "RDS needs a part of it"))]
+#[cfg_attr(
+    not(any(feature = "mysql", feature = "postgres", feature = "rds")),
+    expect(dead_code, reason = "databases need all of it")
+)]
 mod net;
 pub mod password;
 pub mod rotate;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_config::BehaviorVersion;
 use keywheel::handler::{MARGIN, handle, silence_panics};
 use keywheel::http::Http;
-use keywheel::kind::Settings;
+use keywheel::kind::{ElastiCache, Settings};
 use keywheel::kinds::KINDS;
 use keywheel::services::aws::Aws;
 use keywheel::store::aws::{retries, timeouts};
@@ -34,6 +34,12 @@ async fn start() -> Result<(), lambda_runtime::Error> {
             .map(|arns| arns.split(',').map(|arn| arn.trim().to_owned()).collect())
             .unwrap_or_default(),
         username_limit: variable("USERNAME_CHARACTER_LIMIT"),
+        elasticache: ElastiCache {
+            secret: variable("SECRET_ARN"),
+            user: variable("USER_NAME"),
+            longest_wait: variable("MAX_WAITING_TIME_FOR_ACTIVE_IN_SECONDS"),
+            interval: variable("WAITING_RETRY_INTERVAL_IN_SECONDS"),
+        },
     };
     // A file of authorities that cannot be read is told by the invocations that need it, where it is looked for.
     let http = Http::new(&settings.trust).or_else(|_| Http::new(&tls::Trust::default()))?;

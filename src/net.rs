@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
 
 use crate::error::{Code, Error, Result};
 
@@ -16,6 +16,25 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
         .map_err(|error| Error::transient(Code::Dns, format!("`{host}` does not resolve: {}", error.kind())))?;
     let found: Vec<_> = found.collect();
     if found.is_empty() { Err(no_address(host)) } else { Ok(found) }
+}
+
+/// Connects to the first address that answers.
+///
+/// # Errors
+/// Transient, when the name does not resolve or nobody answers.
+pub(crate) async fn connect(host: &str, port: u16, place: &str) -> Result<TcpStream> {
+    let mut last = None;
+    for address in resolve(host, port).await? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Small messages to and fro: waiting to fill a packet only adds time.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| no_address(host), |error| connect_error(&error, place)))
 }
 
 pub(crate) fn no_address(host: &str) -> Error {

@@ -49,6 +49,31 @@ impl Environment {
         self.text(name).map_or(default, |text| matches!(text.to_ascii_lowercase().as_str(), "true" | "1" | "y" | "yes"))
     }
 
+    /// The rules for a service that says itself how long a password may be, and of what.
+    ///
+    /// # Errors
+    /// Config, when a variable cannot be used; the message names it.
+    pub fn rules_within(&self, limits: &Limits) -> Result<Rules> {
+        let mut rules = self.rules(limits.exclude)?;
+        for class in &mut rules.classes {
+            class.retain(|it| !limits.never.contains(*it));
+        }
+        rules.classes.retain(|class| !class.is_empty());
+        if self.text("PASSWORD_LENGTH").is_none() {
+            rules.length = limits.usual;
+        }
+        if !(limits.shortest..=limits.longest).contains(&rules.length) || rules.classes.is_empty() {
+            let message = format!(
+                "PASSWORD_LENGTH is {}, and the service takes from {} to {} characters",
+                rules.length, limits.shortest, limits.longest
+            );
+            return Err(
+                Error::config(Code::Environment, message).hint("change it, or unset it for a length that suits")
+            );
+        }
+        Ok(rules)
+    }
+
     /// The rules for an engine whose passwords may not contain `default_exclude` unless the environment says otherwise.
     ///
     /// # Errors
@@ -89,6 +114,30 @@ impl Environment {
             .hint("make it longer, or set REQUIRE_EACH_INCLUDED_TYPE to false"));
         }
         Ok(Rules { length, classes, require_each })
+    }
+}
+
+/// What a service takes as a password.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The length without `PASSWORD_LENGTH`.
+    pub usual: usize,
+    /// The least number of characters.
+    pub shortest: usize,
+    /// The greatest number of characters.
+    pub longest: usize,
+    /// What is left out unless `EXCLUDE_CHARACTERS` says otherwise.
+    pub exclude: &'static str,
+    /// What the service refuses, whatever the environment says.
+    pub never: &'static str,
+}
+
+impl Limits {
+    /// Whether the service can have taken this password.
+    #[must_use]
+    pub fn allow(&self, password: &str) -> bool {
+        (self.shortest..=self.longest).contains(&password.chars().count())
+            && !password.contains(|it| self.never.contains(it))
     }
 }
 

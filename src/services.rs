@@ -51,13 +51,43 @@ pub struct Operation {
     pub repeatable: bool,
 }
 
+/// The parts of an ARN, the name that AWS gives a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arn<'a> {
+    /// `aws`, or that of another partition.
+    pub partition: &'a str,
+    /// Such as `secretsmanager`.
+    pub service: &'a str,
+    /// Empty for what belongs to no Region.
+    pub region: &'a str,
+    /// Twelve digits.
+    pub account: &'a str,
+    /// All the rest, such as `user:name`.
+    pub resource: &'a str,
+}
+
+impl<'a> Arn<'a> {
+    /// `None` for what is no ARN.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(6, ':');
+        let mut next = || parts.next();
+        if next()? != "arn" {
+            return None;
+        }
+        Some(Self { partition: next()?, service: next()?, region: next()?, account: next()?, resource: next()? })
+    }
+}
+
 /// A service of AWS.
 #[derive(Debug)]
 pub struct Service {
     /// Its name in messages.
     pub name: &'static str,
-    /// Its name in host names and signatures.
+    /// Its name in host names, and in signatures unless `signs_as` says another.
     pub prefix: &'static str,
+    /// Its name in signatures, where that is another.
+    pub signs_as: Option<&'static str>,
     /// Its name in the SDK's settings, as in `AWS_ENDPOINT_URL_REDSHIFT_SERVERLESS`.
     pub id: &'static str,
     /// Its protocol.
@@ -73,6 +103,8 @@ pub enum Protocol {
     Query(&'static str),
     /// "AWS JSON 1.1" with this name of the service.
     Json(&'static str),
+    /// "AWS REST JSON": method and path say what is asked, JSON comes.
+    Rest,
 }
 
 /// One signed request.
@@ -95,13 +127,15 @@ pub enum Input<'a> {
     Form(&'a [(&'a str, &'a str)]),
     /// For [`Protocol::Json`].
     Json(&'a serde_json::Value),
+    /// For [`Protocol::Rest`]: the path, and the body of a POST; a GET has none.
+    Rest(&'a str, Option<&'a serde_json::Value>),
 }
 
 /// What a service answered.
 pub enum Answer {
     /// By [`Protocol::Query`].
     Xml(crate::secret::SecretText),
-    /// By [`Protocol::Json`].
+    /// By [`Protocol::Json`] or [`Protocol::Rest`].
     Json(serde_json::Value),
 }
 

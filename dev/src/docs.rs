@@ -73,6 +73,10 @@ fn fields() -> String {
             };
             let _ = writeln!(text, "| `{}` | {default} | {} |", field.name, field.doc.replace('|', "\\|"));
         }
+        if !kind.permissions().is_empty() {
+            let actions: Vec<_> = kind.permissions().iter().map(|action| format!("`{action}`")).collect();
+            let _ = writeln!(text, "\nOn the template's `ResourceArn`: {}.", actions.join(", "));
+        }
     }
     text.push('\n');
     text

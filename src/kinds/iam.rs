@@ -37,10 +37,22 @@ const IDS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "accesskeyid"];
 const SECRETS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "secretaccesskey"];
 const CREDENTIALS: &str = "credentials";
 
-const IAM: Service =
-    Service { name: "IAM", prefix: "iam", id: "IAM", protocol: Protocol::Query("2010-05-08"), global: true };
-const STS: Service =
-    Service { name: "STS", prefix: "sts", id: "STS", protocol: Protocol::Query("2011-06-15"), global: false };
+const IAM: Service = Service {
+    name: "IAM",
+    prefix: "iam",
+    signs_as: None,
+    id: "IAM",
+    protocol: Protocol::Query("2010-05-08"),
+    global: true,
+};
+const STS: Service = Service {
+    name: "STS",
+    prefix: "sts",
+    signs_as: None,
+    id: "STS",
+    protocol: Protocol::Query("2011-06-15"),
+    global: false,
+};
 const LIST: Operation = asked(&IAM, "ListAccessKeys", "iam:ListAccessKeys");
 const LAST_USED: Operation = asked(&IAM, "GetAccessKeyLastUsed", "iam:GetAccessKeyLastUsed");
 const UPDATE: Operation = asked(&IAM, "UpdateAccessKey", "iam:UpdateAccessKey");

@@ -9,6 +9,7 @@ use crate::error::{Code, Error, Result};
 const REDSHIFT: Service = Service {
     name: "Redshift",
     prefix: "redshift",
+    signs_as: None,
     id: "Redshift",
     protocol: Protocol::Query("2012-12-01"),
     global: false,
@@ -16,6 +17,7 @@ const REDSHIFT: Service = Service {
 const SERVERLESS: Service = Service {
     name: "Redshift Serverless",
     prefix: "redshift-serverless",
+    signs_as: None,
     id: "Redshift Serverless",
     protocol: Protocol::Json("RedshiftServerless"),
     global: false,

@@ -82,6 +82,14 @@ impl<'a> Place<'a> {
     }
 }
 
+/// One request, before it is signed.
+struct Sent<'a> {
+    method: &'static str,
+    path: &'a str,
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a str,
+}
+
 /// The client.
 pub(super) struct Signed {
     config: SdkConfig,
@@ -100,6 +108,7 @@ impl Signed {
         let call = Call { service: service.name, name, action, kms: None };
         let place = Place::of(request.of, request.region).map_err(plain)?;
         let target;
+        let (mut method, mut path) = ("POST", "/");
         let (headers, body) = match (service.protocol, &request.input) {
             (Protocol::Query(version), Input::Form(parameters)) => {
                 let mut form = form_urlencoded::Serializer::new(String::new());
@@ -111,6 +120,13 @@ impl Signed {
                 let headers = vec![("content-type", "application/x-amz-json-1.1"), ("x-amz-target", target.as_str())];
                 (headers, body.to_string())
             }
+            (Protocol::Rest, Input::Rest(at, body)) => {
+                path = *at;
+                if body.is_none() {
+                    method = "GET";
+                }
+                (vec![("content-type", "application/json")], body.map(ToString::to_string).unwrap_or_default())
+            }
             _ => {
                 return Err(plain(Error::new(crate::error::Class::Internal, Code::Panic, "input of another protocol")));
             }
@@ -119,13 +135,15 @@ impl Signed {
         let mut pause = PAUSE;
         let mut tries = 1;
         loop {
-            let answered = self.try_once(request, place, &headers, body.expose()).await;
+            let sent = Sent { method, path, headers: &headers, body: body.expose() };
+            let answered = self.try_once(request, place, &sent).await;
             let refusal = match answered {
-                Ok((status, answer)) if status.is_success() => {
+                Ok((head, answer)) if head.status.is_success() => {
                     return read(service.protocol, name, answer).map_err(plain);
                 }
-                Ok((status, answer)) => {
-                    let (code, said) = refusal(service.protocol, answer.expose());
+                Ok((head, answer)) => {
+                    let status = head.status;
+                    let (code, said) = refusal(service.protocol, &head, answer.expose());
                     let error = refused(call, request.of, code.as_deref(), said.as_deref(), status.as_u16());
                     Refusal { code: Some(code.unwrap_or_default()), error }
                 }
@@ -146,11 +164,10 @@ impl Signed {
         &self,
         request: &Request<'_>,
         place: Place<'_>,
-        headers: &[(&str, &str)],
-        body: &str,
-    ) -> Result<(http::StatusCode, SecretText)> {
+        sent: &Sent<'_>,
+    ) -> Result<(http::response::Parts, SecretText)> {
         let (name, service) = (request.operation.name, request.operation.service.name);
-        let request = self.signed(request, place, headers, body).await.map_err(|why| {
+        let request = self.signed(request, place, sent).await.map_err(|why| {
             Error::config(Code::Environment, format!("{name} cannot be sent: {why}"))
                 .hint("check the credentials of the function's role, and the endpoints set for it")
         })?;
@@ -165,17 +182,17 @@ impl Signed {
             };
             error.hint(Code::Aws.remedy())
         })?;
-        let status = answer.status();
-        Ok((status, SecretText::from(String::from_utf8_lossy(&answer.into_body()).into_owned())))
+        let (head, body) = answer.into_parts();
+        Ok((head, SecretText::from(String::from_utf8_lossy(&body).into_owned())))
     }
 
     async fn signed(
         &self,
         request: &Request<'_>,
         place: Place<'_>,
-        headers: &[(&str, &str)],
-        body: &str,
+        sent: &Sent<'_>,
     ) -> std::result::Result<http::Request<SdkBody>, String> {
+        let Sent { method, path, headers, body } = *sent;
         let service = request.operation.service;
         let credentials = if let Some((id, secret)) = request.key {
             Credentials::new(id, secret, None, None, "the secret")
@@ -185,22 +202,22 @@ impl Signed {
         };
         let time = self.config.time_source().map_or_else(SystemTime::now, |source| source.now());
         let place = if service.global { place.global() } else { place };
-        let url = format!("{}/", self.endpoint(service, place).trim_end_matches('/'));
+        let url = format!("{}{path}", self.endpoint(service, place).trim_end_matches('/'));
         let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
             .region(place.region)
-            .name(service.prefix)
+            .name(service.signs_as.unwrap_or(service.prefix))
             .time(time)
             .settings(SigningSettings::default())
             .build()
             .map_err(|error| error.to_string())?;
         let signable =
-            SignableRequest::new("POST", url.as_str(), headers.iter().copied(), SignableBody::Bytes(body.as_bytes()));
+            SignableRequest::new(method, url.as_str(), headers.iter().copied(), SignableBody::Bytes(body.as_bytes()));
         let signed = sign(signable.map_err(|error| error.to_string())?, &parameters.into());
         let (instructions, _) = signed.map_err(|error| error.to_string())?.into_parts();
-        let request =
-            headers.iter().fold(http::Request::post(url.as_str()), |it, (name, value)| it.header(*name, *value));
+        let request = http::Request::builder().method(method).uri(url.as_str());
+        let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
         let mut request = request.body(SdkBody::from(body)).map_err(|error| error.to_string())?;
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)
@@ -230,21 +247,24 @@ impl Signed {
 fn read(protocol: Protocol, name: &str, answer: SecretText) -> Result<Answer> {
     match protocol {
         Protocol::Query(_) => Ok(Answer::Xml(answer)),
-        Protocol::Json(_) => serde_json::from_str(answer.expose())
+        Protocol::Json(_) | Protocol::Rest => serde_json::from_str(answer.expose())
             .map(Answer::Json)
             .map_err(|_| Error::transient(Code::Aws, format!("the answer to {name} cannot be read"))),
     }
 }
 
 /// Code and message of an answer that is an error.
-fn refusal(protocol: Protocol, answer: &str) -> (Option<String>, Option<String>) {
+fn refusal(protocol: Protocol, head: &http::response::Parts, answer: &str) -> (Option<String>, Option<String>) {
     match protocol {
         Protocol::Query(_) => (text(answer, &["Error", "Code"]), text(answer, &["Error", "Message"])),
-        Protocol::Json(_) => {
+        Protocol::Json(_) | Protocol::Rest => {
             let answer: Value = serde_json::from_str(answer).unwrap_or_default();
             let field = |name: &str| answer.get(name)?.as_str();
-            // A namespace may stand before the code.
-            let code = field("__type").map(|code| code.rsplit('#').next().unwrap_or(code).to_owned());
+            let named = head.headers.get("x-amzn-errortype").and_then(|it| it.to_str().ok());
+            // A namespace may stand before the code, and a link behind it.
+            let code = named.or(field("__type")).or(field("code"));
+            let code = code.map(|code| code.rsplit('#').next().unwrap_or(code));
+            let code = code.map(|code| code.split(':').next().unwrap_or(code).to_owned());
             (code, field("message").or(field("Message")).map(str::to_owned))
         }
     }

@@ -39,7 +39,16 @@ def setUpModule():
 
 
 CHOICES = {
-    "Kind": ["random", "postgres", "redshift", "mysql", "mariadb", "iam-access-key"],
+    "Kind": [
+        "random",
+        "postgres",
+        "redshift",
+        "mysql",
+        "mariadb",
+        "iam-access-key",
+        "elasticache-user",
+        "memorydb-user",
+    ],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
     "MountPrevious": ["true", "false"],

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{Code, Error, Result, Which};
-use crate::net::{connect_error, no_address, resolve};
+use crate::net::{connect, no_address};
 use crate::sql::{ANSWER_WITHIN, CONNECT_WITHIN, Login, Target, timed_out};
 use crate::tls::handshake_error;
 
@@ -71,7 +71,7 @@ impl Session {
         place: &str,
     ) -> Result<Self> {
         let target = &login.target;
-        let mut stream = reach(target).await?;
+        let mut stream = connect(target.at, target.port, place).await?;
         let mut config = tokio_postgres::Config::new();
         config.user(target.user).password(password).application_name("keywheel").ssl_mode(SslMode::Disable);
         if let Some(database) = target.database {
@@ -209,22 +209,6 @@ pub(in crate::kinds) enum Failure {
     State(SqlState),
     /// There was no answer.
     Other(Error),
-}
-
-/// Connects to the first address that answers.
-async fn reach(target: &Target<'_>) -> Result<TcpStream> {
-    let mut last = None;
-    for address in resolve(target.at, target.port).await? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
-                // Small messages to and fro: waiting to fill a packet only adds time.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.map_or_else(|| no_address(target.at), |error| connect_error(&error, &target.place())))
 }
 
 async fn ask_for_tls(stream: &mut TcpStream, place: &str) -> Result<()> {
