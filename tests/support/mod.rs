@@ -9,6 +9,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+pub mod aws;
 pub mod sql;
 
 use std::future::Future;
