@@ -4,6 +4,7 @@ mod cache;
 mod iam;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod opensearch;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
@@ -31,6 +32,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &iam::AccessKey,
     &crate::api::ByApi(cache::Cache(&cache::ELASTICACHE)),
     &crate::api::ByApi(cache::Cache(&cache::MEMORYDB)),
+    &crate::api::ByApi(opensearch::Master),
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.

@@ -48,6 +48,7 @@ CHOICES = {
         "iam-access-key",
         "elasticache-user",
         "memorydb-user",
+        "opensearch-master",
     ],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
