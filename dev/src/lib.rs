@@ -12,4 +12,5 @@ pub mod redis;
 pub mod runtime;
 pub mod server;
 pub mod share;
+pub mod smtp;
 pub mod watch;

@@ -78,7 +78,7 @@ pub(super) struct Profile {
     example: &'static str,
     fields: &'static [Field],
     permissions: &'static [&'static str],
-    /// What it is called in messages.
+    /// What is tried, in messages.
     what: &'static str,
     /// Under which names a secret may hold the key's id; the first is the usual one.
     ids: &'static [&'static str],
@@ -89,8 +89,10 @@ pub(super) struct Profile {
     api: &'static Api,
 }
 
-/// Some four operations of IAM, alike for all that a user may have two of.
+/// Some operations of IAM, alike for all that a user may have two of.
 struct Api {
+    /// What that is, in messages.
+    what: &'static str,
     list: Operation,
     create: Operation,
     update: Operation,
@@ -198,7 +200,7 @@ impl<C: Credential> Kind for Iam<C> {
     }
 
     async fn create(&self, rotation: &Rotation<'_>, current: &Secret) -> Result<Secret> {
-        let Profile { what, ids, keys, api, .. } = *self.0.profile();
+        let Profile { ids, keys, api, .. } = *self.0.profile();
         let user = User::read(rotation, current)?;
         let old = field(current, ids)?;
         let days = self.0.days(current)?;
@@ -212,8 +214,13 @@ impl<C: Credential> Kind for Iam<C> {
             Some("LimitExceeded") => {
                 rotation.unchanged();
                 let list = api.commands.0;
-                Error::config(Code::KeyLimit, format!("{} has two {what}s, which is as many as IAM allows", user.arn))
-                    .hint(format!("find out with `aws iam {list}` which of them is not AWSCURRENT's, and delete it if nothing uses it"))
+                Error::config(
+                    Code::KeyLimit,
+                    format!("{} has two {}s, which is as many as IAM allows", user.arn, api.what),
+                )
+                .hint(format!(
+                    "find out with `aws iam {list}` which of them is not AWSCURRENT's, and delete it if nothing uses it"
+                ))
             }
             Some("NoSuchEntity") => {
                 rotation.unchanged();
@@ -258,7 +265,7 @@ impl<C: Credential> Kind for Iam<C> {
 impl<C: Credential> Iam<C> {
     /// Removes what an interrupted createSecret of this rotation has left behind. Returns the dates of the current key.
     async fn remove_strays(&self, user: &User<'_>, current: Option<&str>, days: Option<u32>) -> Result<Option<Dates>> {
-        let Profile { what, api, .. } = *self.0.profile();
+        let api = self.0.profile().api;
         let listed = user.ask(&api.list, &user.form(api.scope)).await.map_err(missing)?;
         let keys = listed.items(api.listed, "member", &[api.id, "CreateDate", "ExpirationDate"]);
         let full = keys.len() > 1;
@@ -276,8 +283,8 @@ impl<C: Credential> Iam<C> {
                 Some(_) if !full => {}
                 Some(why) => {
                     let message = format!(
-                        "{} has two {what}s, which is as many as IAM allows, and {id} is neither AWSCURRENT's nor left over from this rotation: {why}",
-                        user.arn
+                        "{} has two {}s, which is as many as IAM allows, and {id} is neither AWSCURRENT's nor left over from this rotation: {why}",
+                        user.arn, api.what
                     );
                     let (delete, option) = (api.commands.1, api.option);
                     return Err(Error::config(Code::KeyLimit, message).hint(format!(

@@ -10,6 +10,7 @@
 )]
 
 pub mod aws;
+pub mod iam;
 pub mod sql;
 
 use std::future::Future;

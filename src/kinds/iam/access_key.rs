@@ -27,6 +27,7 @@ const STS: Service = Service {
 const IDENTITY: Operation = asked(&STS, "GetCallerIdentity", "sts:GetCallerIdentity");
 
 pub(super) const API: Api = Api {
+    what: "access key",
     list: asked(&IAM, "ListAccessKeys", "iam:ListAccessKeys"),
     create: asked_once("CreateAccessKey", "iam:CreateAccessKey"),
     update: asked(&IAM, "UpdateAccessKey", "iam:UpdateAccessKey"),
@@ -63,7 +64,7 @@ const PROFILE: Profile = Profile {
         ),
     ],
     permissions: PERMISSIONS,
-    what: "access key",
+    what: API.what,
     ids: IDS,
     keys: KEYS,
     hint: "",

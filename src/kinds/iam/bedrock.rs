@@ -27,6 +27,7 @@ const AGE: &str = "credentialagedays";
 const OLDEST: u32 = 36_600;
 
 const API: Api = Api {
+    what: "Bedrock API key",
     list: asked(&IAM, "ListServiceSpecificCredentials", "iam:ListServiceSpecificCredentials"),
     create: asked_once("CreateServiceSpecificCredential", "iam:CreateServiceSpecificCredential"),
     update: asked(&IAM, "UpdateServiceSpecificCredential", "iam:UpdateServiceSpecificCredential"),
@@ -62,7 +63,7 @@ const PROFILE: Profile = Profile {
         "iam:UpdateServiceSpecificCredential",
         "iam:DeleteServiceSpecificCredential",
     ],
-    what: "Bedrock API key",
+    what: API.what,
     ids: &["credentialid"],
     keys: &["AWS_BEARER_TOKEN_BEDROCK"],
     hint: " and has not expired",
