@@ -234,6 +234,7 @@ async fn requests_are_as_botocore_writes_them_and_moto_understands_those_of_memo
     ] {
         let cache = Cache::start(&secret(arn), None);
         let notes = cache.world.rotate_with_notes(TOKEN).await.unwrap();
+        assert_eq!(cache.world.store.calls().len(), 11);
         assert!(notes[0].contains("not signed in") && notes[0].contains("no field \"host\""), "{notes:?}");
         let passwords = json!([cache.password("AWSCURRENT"), OLD]);
         let changed = match service {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, missing, unless_unreachable};
 use crate::error::{Code, Error, Result, Which};
-use crate::http::{Http, Unanswered};
+use crate::http::Http;
 use crate::kind::{Field, Rotation};
 use crate::password::Limits;
 use crate::secret::{Secret, SecretText};
@@ -135,12 +135,8 @@ async fn sign_in(asking: &Asking<'_>, host: &str, user: &str, password: &str) ->
         Error::config(Code::Field, "field \"host\" is no host name").hint("a name alone, or with `:port`")
     })?;
     let http = Http::new(&asking.rotation.settings.trust)?;
-    let answer = http.send(request, SIGN_IN_WITHIN).await.map_err(|why| match why {
-        Unanswered::Timeout => {
-            Error::transient(Code::Timeout, format!("no answer from {host} in {} s", SIGN_IN_WITHIN.as_secs()))
-        }
-        Unanswered::Broken(cause) => Error::transient(Code::Unreachable, format!("cannot connect to {host}: {cause}")),
-    })?;
+    let answer = http.send(request, SIGN_IN_WITHIN).await;
+    let answer = answer.map_err(|why| why.explain(host, SIGN_IN_WITHIN))?;
     match answer.status().as_u16() {
         200..=299 => Ok(()),
         401 => Err(Error::rejected(Which::Pending, Code::WrongPassword, format!("{host} refuses user {user:?} and its password"))
