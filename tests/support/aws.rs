@@ -184,7 +184,7 @@ impl Inner {
                 let length = body.len();
                 let mut answer = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n");
                 for (name, value) in headers {
-                    answer += &format!("{name}: {value}\r\n");
+                    answer.extend([name, ": ", &value, "\r\n"]);
                 }
                 format!("{answer}\r\n{body}").into_bytes()
             }
