@@ -48,6 +48,8 @@ CHOICES = {
         "iam-access-key",
         "elasticache-user",
         "memorydb-user",
+        "rds-master",
+        "redshift-admin",
     ],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
