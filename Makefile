@@ -41,7 +41,7 @@ invoke: .venv/lambda.done
 
 ## test: every test, against real servers and the real binary
 .PHONY: test
-test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres postgres18 mariadb lint
+test: .venv/lambda.done .venv/aws.done .venv/sam.done postgres postgres18 mariadb redis lint
 	cargo test --workspace
 	KEYWHEEL_POSTGRES_BIN="$(CURDIR)/.tools/postgres/bin" cargo test --test postgres --test alternating
 	@if $(mysql); then cargo test --workspace --test mysql; \
@@ -146,6 +146,15 @@ install-mariadb:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(call apt,mariadb-server); \
 	else echo "install MariaDB's server (Debian: mariadb-server), or set KEYWHEEL_MARIADB_BIN to the folder of mariadbd and" \
 		"mariadb-install-db" >&2; exit 1; fi
+
+.PHONY: redis
+redis:
+	@test -n "$${KEYWHEEL_REDIS_BIN:-}" || command -v redis-server >/dev/null || $(MAKE) --no-print-directory install-redis
+
+.PHONY: install-redis
+install-redis:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(call apt,redis-server); \
+	else echo "install Redis (Debian: redis-server), or set KEYWHEEL_REDIS_BIN to the folder of redis-server" >&2; exit 1; fi
 
 .PHONY: mysql
 mysql:

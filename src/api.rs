@@ -128,9 +128,13 @@ impl Asking<'_> {
     }
 }
 
+fn is(refusal: &Refusal, codes: &[&str]) -> bool {
+    refusal.code.as_deref().is_some_and(|code| codes.contains(&code))
+}
+
 /// The error for what a service says of something that is not there.
 pub(crate) fn missing(refusal: Refusal, codes: &[&str], field: &str) -> Error {
-    if refusal.code.as_deref().is_some_and(|code| codes.contains(&code)) {
+    if is(&refusal, codes) {
         return refusal
             .error
             .hint(format!("check that field \"{field}\" names one that exists in this account and Region"));
@@ -210,13 +214,12 @@ impl<A: Api> ByApi<A> {
     }
 
     fn refused(&self, asking: &Asking<'_>, refusal: Refusal) -> Error {
-        let is = |codes: &[&str]| refusal.code.as_deref().is_some_and(|code| codes.contains(&code));
         let profile = self.0.profile();
-        if is(profile.busy) {
+        if is(&refusal, profile.busy) {
             let message = format!("{} is being changed by somebody else", asking.of);
             return Error::transient(Code::NotReady, message).hint("nothing: Secrets Manager tries again");
         }
-        if is(profile.bad_password) {
+        if is(&refusal, profile.bad_password) {
             let message = format!("the new password is refused: {}", refusal.error.message());
             return Error::config(Code::PasswordPolicy, message);
         }
@@ -273,13 +276,17 @@ impl<A: Api> Kind for ByApi<A> {
             rotation.note("AWSCURRENT's password is none that the service takes, and is not kept in force".to_owned());
         }
         rotation.changing();
-        if let Err(refusal) = self.0.change(&asking, current, pending).await {
-            let definite = refusal.code.is_some() && !refusal.error.is_transient();
-            let error = self.refused(&asking, refusal);
-            if definite {
+        let mut changed = self.0.change(&asking, current, pending).await;
+        // Another change is under way: perhaps this very one, whose answer was lost.
+        if changed.as_ref().is_err_and(|refusal| is(refusal, self.0.profile().busy)) {
+            self.settled(&asking).await?;
+            changed = self.0.change(&asking, current, pending).await;
+        }
+        if let Err(refusal) = changed {
+            if refusal.code.is_some() && !refusal.error.is_transient() {
                 rotation.unchanged();
             }
-            return Err(error);
+            return Err(self.refused(&asking, refusal));
         }
         self.settled(&asking).await.map(drop)
     }

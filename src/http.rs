@@ -17,9 +17,9 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{Client, connect};
 use hyper_util::rt::TokioExecutor;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::store::aws::chain;
-use crate::tls::Trust;
+use crate::tls::{Trust, handshake_error};
 
 /// For the connection alone; TLS and answer have the limits of who asks.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
@@ -72,7 +72,7 @@ impl Http {
         within: Duration,
     ) -> std::result::Result<http::Response<Vec<u8>>, Unanswered> {
         let answered = async {
-            let answer = self.0.request(request).await.map_err(|error| Unanswered::Broken(chain(&error)))?;
+            let answer = self.0.request(request).await.map_err(|error| Unanswered::of(&error))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, LONGEST_ANSWER).collect().await;
             let body = body.map_err(|error| Unanswered::Broken(chain(error.as_ref())))?;
@@ -95,6 +95,34 @@ pub(crate) enum Unanswered {
     Timeout,
     /// With the causes, in words.
     Broken(String),
+    /// The handshake failed.
+    Tls(rustls::Error),
+}
+
+impl Unanswered {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                return Self::Tls(tls.clone());
+            }
+            // An I/O error has as its source the source of what it holds.
+            let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            cause = held.map(|it| it as _).or_else(|| error.source());
+        }
+        Self::Broken(chain(error))
+    }
+
+    /// The error for a host that a secret names; `place` is host and port.
+    pub(crate) fn explain(self, place: &str, within: Duration) -> Error {
+        match self {
+            Self::Timeout => {
+                Error::transient(Code::Timeout, format!("no answer from {place} in {} s", within.as_secs()))
+            }
+            Self::Broken(cause) => Error::transient(Code::Unreachable, format!("cannot connect to {place}: {cause}")),
+            Self::Tls(error) => handshake_error(&error, place),
+        }
+    }
 }
 
 impl HttpConnector for Http {

@@ -4,6 +4,7 @@ mod cache;
 mod iam;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod opensearch;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
@@ -34,6 +35,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &iam::AccessKey,
     &crate::api::ByApi(cache::Cache(&cache::ELASTICACHE)),
     &crate::api::ByApi(cache::Cache(&cache::MEMORYDB)),
+    &crate::api::ByApi(opensearch::Master),
     #[cfg(feature = "rds")]
     &crate::api::ByApi(rds_master::Master),
     &crate::api::ByApi(redshift_admin::Admin),

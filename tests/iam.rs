@@ -19,10 +19,22 @@ use support::*;
 const USER: &str = "pipeline";
 const ARN: &str = "arn:aws:iam::123456789012:user/apps/pipeline";
 
-const IAM: Service =
-    Service { name: "IAM", prefix: "iam", id: "IAM", protocol: Protocol::Query("2010-05-08"), global: true };
-const STS: Service =
-    Service { name: "STS", prefix: "sts", id: "STS", protocol: Protocol::Query("2011-06-15"), global: false };
+const IAM: Service = Service {
+    name: "IAM",
+    prefix: "iam",
+    signs_as: None,
+    id: "IAM",
+    protocol: Protocol::Query("2010-05-08"),
+    global: true,
+};
+const STS: Service = Service {
+    name: "STS",
+    prefix: "sts",
+    signs_as: None,
+    id: "STS",
+    protocol: Protocol::Query("2011-06-15"),
+    global: false,
+};
 
 /// A user in moto with one key, its secret, and AWS behind a stand-in.
 struct Iam {

@@ -8,6 +8,7 @@ pub mod moto;
 pub mod mysql;
 pub mod postgres;
 pub mod rds;
+pub mod redis;
 pub mod runtime;
 pub mod server;
 pub mod share;

@@ -233,30 +233,35 @@ impl Api for Cache {
     }
 }
 
-/// For connection, TLS and the one answer together.
-const SIGN_IN_WITHIN: Duration = Duration::from_secs(5);
+/// For the connection, and for all that is said on it.
+const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// AUTH of the RESP protocol, as clients of Redis and Valkey sign in.
 async fn authenticate(asking: &Asking<'_>, host: &str, port: u16, password: &str) -> Result<()> {
     let fields = asking.secret.expose();
     let place = format!("{host}:{port}");
+    let tls = asking.rotation.settings.trust.client(&Ask::of(fields)?)?;
+    let user = fields.required("username")?;
+    let late = |code, what: &str, within: Duration| {
+        Error::transient(code, format!("{place} does not answer{what} in {} s", within.as_secs()))
+    };
+    let connected = timeout(CONNECT_WITHIN, net::connect(host, port, &place)).await;
+    let mut stream = connected.unwrap_or_else(|_| Err(late(Code::Timeout, "", CONNECT_WITHIN)))?;
+    // From here on there is a way to it, so silence is no excuse for not having signed in.
+    let plaintext = "turn on encryption in transit; `\"sslmode\": \"disable\"` in the secret allows plaintext";
+    let late = |what| late(if tls.is_some() { Code::TlsOff } else { Code::Server }, what, ANSWER_WITHIN);
     let signed_in = async {
-        let tls = asking.rotation.settings.trust.client(&Ask::of(fields)?)?;
-        let mut stream = net::connect(host, port, &place).await?;
-        let user = fields.required("username")?;
-        let Some(tls) = tls else { return auth(&mut stream, user, password, &place).await };
+        let Some(tls) = tls.clone() else { return auth(&mut stream, user, password, &place).await };
         let name = ServerName::try_from(host.to_owned()).map_err(|_| net::no_address(host))?;
         let connected = TlsConnector::from(tls).connect(name, stream).await;
         let mut stream = connected.map_err(|error| match error.get_ref().and_then(|it| it.downcast_ref()) {
             Some(cause) => handshake_error(cause, &place),
-            None => Error::transient(Code::TlsOff, format!("{place} offers no TLS"))
-                .hint("turn on encryption in transit; `\"sslmode\": \"disable\"` in the secret allows plaintext"),
+            None => Error::transient(Code::TlsOff, format!("{place} offers no TLS")).hint(plaintext),
         })?;
         auth(&mut stream, user, password, &place).await
     };
-    timeout(SIGN_IN_WITHIN, signed_in).await.unwrap_or_else(|_| {
-        Err(Error::transient(Code::Timeout, format!("no answer from {place} in {} s", SIGN_IN_WITHIN.as_secs())))
-    })
+    timeout(ANSWER_WITHIN, signed_in).await.unwrap_or_else(|_| Err(late(" TLS or AUTH").hint(plaintext)))
 }
 
 async fn auth(
@@ -266,7 +271,8 @@ async fn auth(
     place: &str,
 ) -> Result<()> {
     let broken = |error: std::io::Error| {
-        Error::transient(Code::Unreachable, format!("{place} broke the connection: {}", error.kind()))
+        Error::transient(Code::Server, format!("{place} broke the connection: {}", error.kind()))
+            .hint("check fields \"host\", \"port\" and \"sslmode\"; nothing, if it is failing over: Secrets Manager tries again")
     };
     let (users, passwords) = (user.len(), password.len());
     let command = format!("*3\r\n$4\r\nAUTH\r\n${users}\r\n{user}\r\n${passwords}\r\n{password}\r\n");

@@ -179,6 +179,9 @@ impl Signed {
                 Unanswered::Broken(cause) => {
                     Error::transient(Code::Aws, format!("{name} does not reach {service}: {cause}"))
                 }
+                Unanswered::Tls(cause) => {
+                    Error::transient(Code::Aws, format!("{name} does not reach {service}: {cause}"))
+                }
             };
             error.hint(Code::Aws.remedy())
         })?;

@@ -48,6 +48,7 @@ CHOICES = {
         "iam-access-key",
         "elasticache-user",
         "memorydb-user",
+        "opensearch-master",
         "rds-master",
         "redshift-admin",
     ],
