@@ -355,3 +355,48 @@ impl Found {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_says_which_database_it_is_of() {
+        for (host, expected) in [
+            ("db.c0abc.eu-central-1.rds.amazonaws.com", Some(("db", "db", "eu-central-1"))),
+            ("DB.c0abc.eu-central-1.rds.amazonaws.com.", Some(("db", "db", "eu-central-1"))),
+            ("db.c0abc.rds.cn-north-1.amazonaws.com.cn", Some(("db", "db", "cn-north-1"))),
+            ("app.cluster-c0abc.us-east-1.rds.amazonaws.com", Some(("cluster", "app", "us-east-1"))),
+            ("app.cluster-ro-c0abc.us-east-1.rds.amazonaws.com", Some(("cluster", "app", "us-east-1"))),
+            ("app.cluster-c0abc.us-east-1.docdb.amazonaws.com", Some(("cluster", "app", "us-east-1"))),
+            ("app.cluster-custom-c0abc.us-east-1.rds.amazonaws.com", None),
+            ("app.proxy-c0abc.us-east-1.rds.amazonaws.com", None),
+            ("app.global-c0abc.global.rds.amazonaws.com", None),
+            ("db.c0abc.us-east-1.redshift.amazonaws.com", None),
+            ("db.example.com", None),
+            ("localhost", None),
+        ] {
+            let found = resource_at(host);
+            let found = found.as_ref().map(|(kind, name, region)| (*kind, name.as_str(), region.as_str()));
+            assert_eq!(found, expected, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_member_is_an_endpoint_of_its_cluster() {
+        let database = Database {
+            hosts: vec!["app.cluster-c0abc.us-east-1.rds.amazonaws.com".to_owned()],
+            members: vec!["one".to_owned()],
+            ..Database::default()
+        };
+        let found = Found { of: String::new(), database };
+        for (host, expected) in [
+            ("APP.cluster-c0abc.us-east-1.rds.amazonaws.com", true),
+            ("one.c0abc.us-east-1.rds.amazonaws.com", true),
+            ("two.c0abc.us-east-1.rds.amazonaws.com", false),
+            ("one.c0def.us-east-1.rds.amazonaws.com", false),
+        ] {
+            assert_eq!(found.answers_at(host).await, expected, "{host}");
+        }
+    }
+}
