@@ -1,5 +1,5 @@
 //! The administrator ("master") of a database of Amazon RDS: of an instance, of an Aurora or Multi-AZ cluster, and of a cluster of
-//! DocumentDB, which has RDS's API. RDS is told the new password; where a driver is here, a sign-in proves it.
+//! `DocumentDB`, which has RDS's API. RDS is told the new password; where a driver is here, a sign-in proves it.
 
 use std::time::Duration;
 
