@@ -32,7 +32,9 @@ pub const KINDS: &[&dyn Kind] = &[
     &crate::sql::Sql(mysql::MySql(&mysql::MYSQL)),
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
-    &iam::AccessKey,
+    &iam::Iam(iam::AccessKey),
+    &iam::Iam(iam::Bedrock),
+    &iam::Iam(iam::Smtp),
     &crate::api::ByApi(cache::Cache(&cache::ELASTICACHE)),
     &crate::api::ByApi(cache::Cache(&cache::MEMORYDB)),
     &crate::api::ByApi(opensearch::Master),

@@ -95,6 +95,19 @@ impl<'a> Arn<'a> {
     }
 }
 
+/// The domain of AWS's endpoints in a partition.
+pub(crate) fn domain(partition: &str) -> &'static str {
+    match partition {
+        "aws-cn" => "amazonaws.com.cn",
+        "aws-eusc" => "amazonaws.eu",
+        "aws-iso" => "c2s.ic.gov",
+        "aws-iso-b" => "sc2s.sgov.gov",
+        "aws-iso-e" => "cloud.adc-e.uk",
+        "aws-iso-f" => "csp.hci.ic.gov",
+        _ => "amazonaws.com",
+    }
+}
+
 /// A service of AWS.
 #[derive(Debug)]
 pub struct Service {
@@ -133,8 +146,17 @@ pub struct Request<'a> {
     pub region: &'a str,
     /// The parameters, in the form of the service's protocol.
     pub input: Input<'a>,
-    /// An access key id and its secret to ask with, instead of the function's role.
-    pub key: Option<(&'a str, &'a str)>,
+    /// What to ask with, instead of the function's role.
+    pub key: Option<Key<'a>>,
+}
+
+/// A credential to ask with.
+#[derive(Clone, Copy)]
+pub enum Key<'a> {
+    /// An access key id and its secret, which signs the request.
+    Pair(&'a str, &'a str),
+    /// A key that is sent as it is.
+    Bearer(&'a str),
 }
 
 /// The parameters of a request.
@@ -161,6 +183,15 @@ pub struct Refusal {
     pub code: Option<String>,
     /// The same in our words.
     pub error: Error,
+}
+
+impl Refusal {
+    /// The service's own sentence, if it has one.
+    #[must_use]
+    pub fn said(&self) -> Option<&str> {
+        let code = self.code.as_deref()?;
+        self.error.message().split_once(&format!(" fails with {code}: ")).map(|(_, said)| said)
+    }
 }
 
 impl Answer {

@@ -15,8 +15,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::error::{Code, Error, Result};
+use crate::net;
 use crate::secret::Exposed;
 
 /// What a secret asks of the connection: PostgreSQL's `sslmode`, without the modes that fall back by themselves.
@@ -275,6 +279,24 @@ impl ServerCertVerifier for LesserVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+/// TLS over `stream` with `host`; `place` is host and port, for messages.
+///
+/// # Errors
+/// Transient: what [`handshake_error`] says, or that the other side speaks no TLS.
+pub(crate) async fn connect(
+    config: Arc<ClientConfig>,
+    host: &str,
+    stream: TcpStream,
+    place: &str,
+) -> Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| net::no_address(host))?;
+    let connected = TlsConnector::from(config).connect(name, stream).await;
+    connected.map_err(|error| match error.get_ref().and_then(|it| it.downcast_ref()) {
+        Some(cause) => handshake_error(cause, place),
+        None => Error::transient(Code::TlsOff, format!("{place} offers no TLS")),
+    })
 }
 
 /// What a failed handshake with `place` (host and port) means.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use keywheel::error::{Class, Code, Which};
 use keywheel::services::aws::Aws;
-use keywheel::services::{Answer, Input, Operation, Protocol, Request, Service, Services as _};
+use keywheel::services::{Answer, Input, Key, Operation, Protocol, Request, Service, Services as _};
 use keywheel_dev::moto::Moto;
 use serde_json::{Value, json};
 use support::aws::{Asked, Reply, StandIn, services};
@@ -78,7 +78,7 @@ impl Iam {
         service: &'static Service,
         name: &'static str,
         form: &[(&str, &str)],
-        key: Option<(&str, &str)>,
+        key: Option<Key<'_>>,
     ) -> Answer {
         let operation = Operation { name, action: name, service, repeatable: false };
         let request = Request { operation: &operation, of: ARN, region: "us-east-1", input: Input::Form(form), key };
@@ -112,7 +112,7 @@ impl Iam {
 
     /// Whose key it is, as STS says.
     async fn owner(&self, id: &str, key: &str) -> String {
-        let said = self.run_as(&STS, "GetCallerIdentity", &[], Some((id, key))).await;
+        let said = self.run_as(&STS, "GetCallerIdentity", &[], Some(Key::Pair(id, key))).await;
         said.text(&["GetCallerIdentityResult", "Arn"]).unwrap()
     }
 

@@ -4,11 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, missing, unless_unreachable};
 use crate::error::{Code, Error, Result, Which};
@@ -17,7 +15,7 @@ use crate::net;
 use crate::password::Limits;
 use crate::secret::{Exposed, Secret, SecretText};
 use crate::services::{Answer, Input, Operation, Protocol, Refusal, Service};
-use crate::tls::{Ask, handshake_error};
+use crate::tls::{self, Ask};
 
 /// The kind of either service.
 pub(super) struct Cache(pub(super) &'static Flavour);
@@ -245,7 +243,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 async fn authenticate(asking: &Asking<'_>, host: &str, port: u16, password: &str) -> Result<()> {
     let fields = asking.secret.expose();
     let place = format!("{host}:{port}");
-    let tls = asking.rotation.settings.trust.client(&Ask::of(fields)?)?;
+    let config = asking.rotation.settings.trust.client(&Ask::of(fields)?)?;
     let user = fields.required("username")?;
     let late = |code, what: &str, within: Duration| {
         Error::transient(code, format!("{place} does not answer{what} in {} s", within.as_secs()))
@@ -254,14 +252,12 @@ async fn authenticate(asking: &Asking<'_>, host: &str, port: u16, password: &str
     let mut stream = connected.unwrap_or_else(|_| Err(late(Code::Timeout, "", CONNECT_WITHIN)))?;
     // From here on there is a way to it, so silence is no excuse for not having signed in.
     let plaintext = "turn on encryption in transit; `\"sslmode\": \"disable\"` in the secret allows plaintext";
-    let late = |what| late(if tls.is_some() { Code::TlsOff } else { Code::Server }, what, ANSWER_WITHIN);
+    let late = |what| late(if config.is_some() { Code::TlsOff } else { Code::Server }, what, ANSWER_WITHIN);
     let signed_in = async {
-        let Some(tls) = tls.clone() else { return auth(&mut stream, user, password, &place).await };
-        let name = ServerName::try_from(host.to_owned()).map_err(|_| net::no_address(host))?;
-        let connected = TlsConnector::from(tls).connect(name, stream).await;
-        let mut stream = connected.map_err(|error| match error.get_ref().and_then(|it| it.downcast_ref()) {
-            Some(cause) => handshake_error(cause, &place),
-            None => Error::transient(Code::TlsOff, format!("{place} offers no TLS")).hint(plaintext),
+        let Some(config) = config.clone() else { return auth(&mut stream, user, password, &place).await };
+        let mut stream = tls::connect(config, host, stream, &place).await.map_err(|error| match error.code() {
+            Code::TlsOff => error.hint(plaintext),
+            _ => error,
         })?;
         auth(&mut stream, user, password, &place).await
     };

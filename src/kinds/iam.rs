@@ -1,8 +1,17 @@
-//! The access key of an IAM user.
+//! What IAM makes for its users: access keys, the SMTP passwords that are derived from those, and API keys of Bedrock.
 //!
 //! IAM makes the key, knows no names for keys, and lets a user have two. So the old key lives beside the new one until the
 //! next rotation, and a key that an interrupted createSecret has left behind is known by its date alone: made since this
-//! rotation began, and never used. A key of which that cannot be shown is left alone, whatever it blocks.
+//! rotation began, and never used, where IAM keeps a record of that. A key of which that cannot be shown is left alone,
+//! whatever it blocks.
+
+mod access_key;
+mod bedrock;
+mod ses;
+
+pub(super) use self::access_key::AccessKey;
+pub(super) use self::bedrock::Bedrock;
+pub(super) use self::ses::Smtp;
 
 use std::time::{Duration, SystemTime};
 
@@ -13,29 +22,109 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Code, Error, Result, Which};
 use crate::kind::{Field, Kind, Rotation, Versions};
 use crate::secret::{Secret, SecretText};
-use crate::services::{Answer, Input, Operation, Protocol, Refusal, Request, Service};
+use crate::services::{Answer, Arn, Input, Key, Operation, Protocol, Refusal, Request, Service};
 
-/// An IAM user's key pair.
-pub(super) struct AccessKey;
+/// A kind of key that IAM makes for a user.
+pub(super) struct Iam<C>(pub(super) C);
 
-const FIELDS: &[Field] = &[
-    Field::setting("username", "the IAM user; this or `userarn` must be there"),
-    Field::setting(
-        "userarn",
-        "ARN of the IAM user, in the account of the secret; the new key must then be of exactly this user",
-    ),
-    Field::optional("AWS_ACCESS_KEY_ID", "", "the key's id; `accesskeyid` where the secret has that"),
-    Field::optional("AWS_SECRET_ACCESS_KEY", "", "the secret key; `secretaccesskey` where the secret has that"),
-    Field::setting(
-        "credentials",
-        "the text of a credentials file with this key; kept up to date where the secret has it",
-    ),
-];
+/// What the kinds differ in.
+#[async_trait]
+pub(super) trait Credential: Send + Sync {
+    fn profile(&self) -> &'static Profile;
 
-/// Under which names a secret may hold the key; the first is that of the SDKs.
-const IDS: [&str; 2] = ["AWS_ACCESS_KEY_ID", "accesskeyid"];
-const SECRETS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "secretaccesskey"];
-const CREDENTIALS: &str = "credentials";
+    /// The fields that a rotation changes.
+    fn rotates(&self, current: &Secret) -> Vec<&'static str> {
+        let Profile { ids, keys, .. } = self.profile();
+        names(current, ids).into_iter().chain(names(current, keys)).collect()
+    }
+
+    /// Looks at the fields of its own, before anything is asked.
+    ///
+    /// # Errors
+    /// Config, when one of them cannot be used.
+    fn check(&self, _user: &User<'_>, _current: &Secret) -> Result<()> {
+        Ok(())
+    }
+
+    /// So many days a new key is to live; `None` is for ever.
+    fn days(&self, _current: &Secret) -> Result<Option<u32>> {
+        Ok(None)
+    }
+
+    /// What clients sign in with, of a new key.
+    fn derive(&self, _user: &User<'_>, _current: &Secret, key: SecretText) -> Result<SecretText> {
+        Ok(key)
+    }
+
+    /// Further fields that hold a new key.
+    ///
+    /// # Errors
+    /// Config, when one of them cannot be used.
+    fn copies(&self, _current: &Secret, _id: &str, _key: &str) -> Result<Vec<(&'static str, SecretText)>> {
+        Ok(Vec::new())
+    }
+
+    /// Signs in once, as a client would.
+    ///
+    /// # Errors
+    /// When nobody said whether the key is valid.
+    async fn sign_in(&self, user: &User<'_>, secret: &Secret, id: &str, key: &str) -> Result<Proof>;
+}
+
+/// What a kind says of itself, and the operations of IAM that it is made of.
+pub(super) struct Profile {
+    names: &'static [&'static str],
+    summary: &'static str,
+    example: &'static str,
+    fields: &'static [Field],
+    permissions: &'static [&'static str],
+    /// What it is called in messages.
+    what: &'static str,
+    /// Under which names a secret may hold the key's id; the first is the usual one.
+    ids: &'static [&'static str],
+    /// Under which names a secret may hold what clients sign in with.
+    keys: &'static [&'static str],
+    /// What else to look at when the key is refused.
+    hint: &'static str,
+    api: &'static Api,
+}
+
+/// Some four operations of IAM, alike for all that a user may have two of.
+struct Api {
+    list: Operation,
+    create: Operation,
+    update: Operation,
+    delete: Operation,
+    /// When the key was used last. IAM keeps no record of that for service-specific credentials.
+    last_used: Option<Operation>,
+    /// Parameters of `list` and `create` beside the user.
+    scope: &'static [(&'static str, &'static str)],
+    /// The list in the answer to `list`.
+    listed: &'static [&'static str],
+    /// The key in the answer to `create`.
+    made: &'static [&'static str],
+    /// The name of the id, as a parameter and in answers.
+    id: &'static str,
+    /// The name of the key itself in the answer to `create`.
+    key: &'static str,
+    /// The commands of the AWS CLI that list and delete.
+    commands: (&'static str, &'static str),
+    /// The option of the latter for the id.
+    option: &'static str,
+}
+
+/// What came of a sign-in.
+pub(super) enum Proof {
+    Valid,
+    Refused {
+        /// Who refused.
+        by: String,
+        /// In its own words.
+        code: String,
+        /// Whether that may only mean that the key is too new.
+        early: bool,
+    },
+}
 
 const IAM: Service = Service {
     name: "IAM",
@@ -45,25 +134,22 @@ const IAM: Service = Service {
     protocol: Protocol::Query("2010-05-08"),
     global: true,
 };
-const STS: Service = Service {
-    name: "STS",
-    prefix: "sts",
-    signs_as: None,
-    id: "STS",
-    protocol: Protocol::Query("2011-06-15"),
-    global: false,
-};
-const LIST: Operation = asked(&IAM, "ListAccessKeys", "iam:ListAccessKeys");
-const LAST_USED: Operation = asked(&IAM, "GetAccessKeyLastUsed", "iam:GetAccessKeyLastUsed");
-const UPDATE: Operation = asked(&IAM, "UpdateAccessKey", "iam:UpdateAccessKey");
-const DELETE: Operation = asked(&IAM, "DeleteAccessKey", "iam:DeleteAccessKey");
-const IDENTITY: Operation = asked(&STS, "GetCallerIdentity", "sts:GetCallerIdentity");
-/// After a lost answer there may be a key, of which the secret half is lost with the answer.
-const CREATE: Operation = Operation { repeatable: false, ..asked(&IAM, "CreateAccessKey", "iam:CreateAccessKey") };
 
 const fn asked(service: &'static Service, name: &'static str, action: &'static str) -> Operation {
     Operation { name, action, service, repeatable: true }
 }
+
+/// After a lost answer there may be a key, which is lost with the answer.
+const fn asked_once(name: &'static str, action: &'static str) -> Operation {
+    Operation { repeatable: false, ..asked(&IAM, name, action) }
+}
+
+/// The fields that say whose key it is.
+const USERNAME: Field = Field::setting("username", "the IAM user; this or `userarn` must be there");
+const USERARN: Field = Field::setting(
+    "userarn",
+    "ARN of the IAM user, in the account of the secret; the new key must then be of exactly this user",
+);
 
 /// AWS says that a new key takes seconds to be known everywhere; 15 have been seen.
 const VALID_WITHIN: Duration = Duration::from_secs(30);
@@ -71,34 +157,32 @@ const VALID_WITHIN: Duration = Duration::from_secs(30);
 const STILL_VALID_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
+const DAY: i64 = 24 * 60 * 60;
 
 #[async_trait]
-impl Kind for AccessKey {
+impl<C: Credential> Kind for Iam<C> {
     fn names(&self) -> &'static [&'static str] {
-        &["iam-access-key"]
+        self.0.profile().names
     }
 
     fn summary(&self) -> &'static str {
-        "the access key of an IAM user, for what cannot use a role"
+        self.0.profile().summary
     }
 
     fn example(&self) -> &'static str {
-        r#"{"kind":"iam-access-key","username":"pipeline","AWS_ACCESS_KEY_ID":"AKIA…","AWS_SECRET_ACCESS_KEY":"…"}"#
+        self.0.profile().example
     }
 
     fn fields(&self) -> &'static [Field] {
-        FIELDS
+        self.0.profile().fields
     }
 
     fn permissions(&self) -> &'static [&'static str] {
-        const ACTIONS: &[&str] = &[LIST.action, LAST_USED.action, CREATE.action, UPDATE.action, DELETE.action];
-        ACTIONS
+        self.0.profile().permissions
     }
 
     fn rotates(&self, _rotation: &Rotation<'_>, current: &Secret) -> Result<Vec<String>> {
-        let file = current.expose().value(CREDENTIALS).map(|_| CREDENTIALS);
-        let names = names(current, IDS).into_iter().chain(names(current, SECRETS)).chain(file);
-        Ok(names.map(str::to_owned).collect())
+        Ok(self.0.rotates(current).into_iter().map(str::to_owned).collect())
     }
 
     fn mints(&self) -> bool {
@@ -107,23 +191,29 @@ impl Kind for AccessKey {
 
     /// A key of another user was put there by hand, and one that both have under different names is in use.
     fn retires(&self, rotation: &Rotation<'_>, current: &Secret, previous: &Secret) -> Result<bool> {
-        let (user, live) = (User::read(rotation, current)?, key_id(current)?);
+        let ids = self.0.profile().ids;
+        let (user, live) = (User::read(rotation, current)?, field(current, ids)?);
         let same = User::read(rotation, previous).is_ok_and(|it| it.name == user.name);
-        Ok(same && key_id(previous).is_ok_and(|retired| retired != live))
+        Ok(same && field(previous, ids).is_ok_and(|retired| retired != live))
     }
 
     async fn create(&self, rotation: &Rotation<'_>, current: &Secret) -> Result<Secret> {
+        let Profile { what, ids, keys, api, .. } = *self.0.profile();
         let user = User::read(rotation, current)?;
-        let old = key_id(current)?;
-        let file = credentials(current)?;
-        user.remove_strays(old).await?;
+        let old = field(current, ids)?;
+        let days = self.0.days(current)?;
+        self.0.check(&user, current)?;
+        let last = self.remove_strays(&user, old, days).await?;
+        let mut form = user.form(api.scope);
+        let age = days.map(|days| days.to_string());
+        form.extend(age.as_deref().map(|days| ("CredentialAgeDays", days)));
         rotation.changing();
-        let made = user.ask(&CREATE, &[("UserName", user.name)], None).await;
-        let answer = made.map_err(|refusal| match refusal.code.as_deref() {
+        let answer = user.ask(&api.create, &form).await.map_err(|refusal| match refusal.code.as_deref() {
             Some("LimitExceeded") => {
                 rotation.unchanged();
-                Error::config(Code::KeyLimit, format!("{} has two access keys, which is as many as IAM allows", user.arn))
-                    .hint("find out with `aws iam list-access-keys` which of them is not AWSCURRENT's, and delete it if nothing uses it")
+                let list = api.commands.0;
+                Error::config(Code::KeyLimit, format!("{} has two {what}s, which is as many as IAM allows", user.arn))
+                    .hint(format!("find out with `aws iam {list}` which of them is not AWSCURRENT's, and delete it if nothing uses it"))
             }
             Some("NoSuchEntity") => {
                 rotation.unchanged();
@@ -131,116 +221,224 @@ impl Kind for AccessKey {
             }
             _ => refusal.into(),
         })?;
-        let field = |name| answer.text(&["CreateAccessKeyResult", "AccessKey", name]).filter(|it| !it.is_empty());
-        let (Some(id), Some(secret)) = (field("AccessKeyId"), field("SecretAccessKey").map(SecretText::from)) else {
-            return Err(Error::transient(Code::Aws, "the answer to CreateAccessKey cannot be read"));
+        let text = |name| answer.text(&[api.made, &[name]].concat()).filter(|it| !it.is_empty());
+        let (Some(id), Some(key)) = (text(api.id), text(api.key).map(SecretText::from)) else {
+            return Err(Error::transient(Code::Aws, format!("the answer to {} cannot be read", api.create.name)));
         };
-        let mut changes = Vec::new();
-        if let Some(file) = file {
-            changes.push((CREDENTIALS, file.with(&id, secret.expose())));
+        let made = Dates { created: seconds(text("CreateDate")), expires: seconds(text("ExpirationDate")) };
+        if let Some(note) = last.and_then(|last| too_short_lived(last, made)) {
+            rotation.note(note);
         }
-        changes.extend(names(current, IDS).into_iter().map(|name| (name, SecretText::from(id.clone()))));
-        let copy = || SecretText::from(secret.expose().to_owned());
-        changes.extend(names(current, SECRETS).into_iter().map(|name| (name, copy())));
+        let mut changes = self.0.copies(current, &id, key.expose())?;
+        let key = self.0.derive(&user, current, key)?;
+        changes.extend(names(current, ids).into_iter().map(|name| (name, SecretText::from(id.clone()))));
+        let copy = || SecretText::from(key.expose().to_owned());
+        changes.extend(names(current, keys).into_iter().map(|name| (name, copy())));
         Ok(current.with(changes))
     }
 
     /// Waits until AWS knows the new key.
     async fn set(&self, rotation: &Rotation<'_>, versions: Versions<'_>) -> Result<()> {
-        User::read(rotation, versions.pending)?.accepts(versions.pending, VALID_WITHIN).await
+        self.accepts(&User::read(rotation, versions.pending)?, versions.pending, VALID_WITHIN).await
     }
 
     async fn test(&self, rotation: &Rotation<'_>, pending: &Secret) -> Result<()> {
-        User::read(rotation, pending)?.accepts(pending, STILL_VALID_WITHIN).await
+        self.accepts(&User::read(rotation, pending)?, pending, STILL_VALID_WITHIN).await
     }
 
     async fn revoke(&self, rotation: &Rotation<'_>, retired: &Secret) -> Result<()> {
         let user = User::read(rotation, retired)?;
-        match key_id(retired)? {
-            Some(id) => user.delete(id).await,
+        match field(retired, self.0.profile().ids)? {
+            Some(id) => self.delete(&user, id).await,
             None => Ok(()),
         }
     }
 }
 
+impl<C: Credential> Iam<C> {
+    /// Removes what an interrupted createSecret of this rotation has left behind. Returns the dates of the current key.
+    async fn remove_strays(&self, user: &User<'_>, current: Option<&str>, days: Option<u32>) -> Result<Option<Dates>> {
+        let Profile { what, api, .. } = *self.0.profile();
+        let listed = user.ask(&api.list, &user.form(api.scope)).await.map_err(missing)?;
+        let keys = listed.items(api.listed, "member", &[api.id, "CreateDate", "ExpirationDate"]);
+        let full = keys.len() > 1;
+        let mut last = None;
+        for key in keys {
+            let [Some(id), created, expires] = key.as_slice() else { continue };
+            let dates = Dates { created: seconds(created.clone()), expires: seconds(expires.clone()) };
+            if Some(id.as_str()) == current {
+                last = Some(dates);
+                continue;
+            }
+            match self.not_ours(user, id, dates, days).await? {
+                None => self.delete(user, id).await?,
+                // There may be room for the new key beside it.
+                Some(_) if !full => {}
+                Some(why) => {
+                    let message = format!(
+                        "{} has two {what}s, which is as many as IAM allows, and {id} is neither AWSCURRENT's nor left over from this rotation: {why}",
+                        user.arn
+                    );
+                    let (delete, option) = (api.commands.1, api.option);
+                    return Err(Error::config(Code::KeyLimit, message).hint(format!(
+                        "if nothing uses it: `aws iam {delete} --user-name {} {option} {id}`",
+                        user.name
+                    )));
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// Why a key cannot be a leftover of this rotation. `None` is a proof that it is one, as good as IAM allows.
+    async fn not_ours(
+        &self,
+        user: &User<'_>,
+        id: &str,
+        dates: Dates,
+        days: Option<u32>,
+    ) -> Result<Option<&'static str>> {
+        let store = user.rotation.services.secret(user.rotation.secret);
+        let began = store.created(user.rotation.token).await?;
+        let began = began.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let (Some(created), Some(began)) = (dates.created, began.and_then(|at| i64::try_from(at.as_secs()).ok()))
+        else {
+            return Ok(Some("it is not known which of the two is older"));
+        };
+        if created < began {
+            return Ok(Some("it is older than the rotation"));
+        }
+        let lives = dates.expires.map(|at| at - created);
+        // To a day: IAM does not say from when it counts.
+        let alike = match (lives, days) {
+            (Some(lives), Some(days)) => (lives - i64::from(days) * DAY).abs() <= DAY,
+            (None, None) => true,
+            _ => false,
+        };
+        if !alike {
+            return Ok(Some("it does not expire when one of this rotation would"));
+        }
+        let Some(last_used) = &self.0.profile().api.last_used else { return Ok(None) };
+        let used = user.ask(last_used, &[("AccessKeyId", id)]).await?;
+        let date = used.text(&["GetAccessKeyLastUsedResult", "AccessKeyLastUsed", "LastUsedDate"]);
+        // moto and the first years of IAM write N/A.
+        let used = date.is_some_and(|date| !date.is_empty() && date != "N/A");
+        Ok(used.then_some("it has been used"))
+    }
+
+    /// One that is gone already, or that is another user's, is none of ours.
+    async fn delete(&self, user: &User<'_>, id: &str) -> Result<()> {
+        let api = self.0.profile().api;
+        let key = user.form(&[(api.id, id)]);
+        let inactive = user.form(&[(api.id, id), ("Status", "Inactive")]);
+        user.rotation.changing();
+        for (operation, form) in [(&api.update, inactive), (&api.delete, key)] {
+            match user.ask(operation, &form).await {
+                Err(refusal) if refusal.code.as_deref() != Some("NoSuchEntity") => return Err(refusal.into()),
+                _ => {}
+            }
+        }
+        user.rotation.unchanged();
+        Ok(())
+    }
+
+    /// Whether the key in `secret` is valid and this user's, once AWS has had the time to learn of it.
+    async fn accepts(&self, user: &User<'_>, secret: &Secret, within: Duration) -> Result<()> {
+        let Profile { what, ids, keys, api, hint, .. } = *self.0.profile();
+        let absent = |name| Error::config(Code::Field, format!("field \"{name}\" is missing"));
+        let id = field(secret, ids)?.ok_or_else(|| absent(ids[0]))?;
+        let key = field(secret, keys)?.ok_or_else(|| absent(keys[0]))?;
+        let give_up = Instant::now() + within;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.0.sign_in(user, secret, id, key).await? {
+                Proof::Valid => return Ok(()),
+                Proof::Refused { early: true, .. } if Instant::now() + pause < give_up => {
+                    sleep(pause).await;
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Proof::Refused { by, code, .. } => {
+                    let message = format!("{by} refuses the {what} {id} of {} with {code}", user.arn);
+                    return Err(Error::rejected(Which::Pending, Code::WrongPassword, message).hint(format!(
+                        "check with `aws iam {}` that the key is there and Active{hint}; if it is gone, take AWSPENDING away and rotate anew",
+                        api.commands.0
+                    )));
+                }
+            }
+        }
+    }
+}
+
+/// When a key was made and when it ends, in seconds since 1970.
+#[derive(Clone, Copy)]
+struct Dates {
+    created: Option<i64>,
+    expires: Option<i64>,
+}
+
+fn seconds(date: Option<String>) -> Option<i64> {
+    date.and_then(|text| DateTime::from_str(&text, Format::DateTime).ok()).map(|it| it.secs())
+}
+
+/// What to tell about a new key that may end too early. A key is current until the next rotation, and then still valid
+/// until the one after that, which withdraws it: it should live for two periods.
+fn too_short_lived(last: Dates, made: Dates) -> Option<String> {
+    let (now, expires) = (made.created?, made.expires?);
+    if last.expires.is_some_and(|last| last <= now) {
+        return Some(
+            "AWSCURRENT's key had expired before this rotation: rotate more often, or raise `credentialagedays`"
+                .to_owned(),
+        );
+    }
+    let (period, lives) = (now - last.created?, expires - now);
+    let days = |seconds: i64| (seconds + DAY - 1) / DAY;
+    (lives < 2 * period).then(|| {
+        format!(
+            "the new key expires in {} days, and the one before it is {} days old: rotate more often, or raise `credentialagedays` to {}, because a key is in use for up to two periods",
+            days(lives),
+            days(period),
+            days(2 * period)
+        )
+    })
+}
+
 /// Those of `known` that the secret has, or the first.
-fn names(secret: &Secret, known: [&'static str; 2]) -> Vec<&'static str> {
-    let mut names: Vec<_> = known.into_iter().filter(|name| secret.expose().value(name).is_some()).collect();
+fn names(secret: &Secret, known: &'static [&'static str]) -> Vec<&'static str> {
+    let mut names: Vec<_> = known.iter().copied().filter(|name| secret.expose().value(name).is_some()).collect();
     if names.is_empty() {
-        names.push(known[0]);
+        names.extend(known.first());
     }
     names
 }
 
-fn field<'s>(secret: &'s Secret, known: [&'static str; 2]) -> Result<Option<&'s str>> {
-    let name = names(secret, known)[0];
+fn field<'s>(secret: &'s Secret, known: &'static [&'static str]) -> Result<Option<&'s str>> {
+    let Some(name) = names(secret, known).first().copied() else { return Ok(None) };
     Ok(secret.expose().optional(name)?.filter(|text| !text.is_empty()))
 }
 
-fn key_id(secret: &Secret) -> Result<Option<&str>> {
-    field(secret, IDS)
-}
-
-/// A credentials file in which the key can be replaced.
-struct File<'s> {
-    text: &'s str,
-    old: Option<(&'s str, &'s str)>,
-}
-
-fn credentials(secret: &Secret) -> Result<Option<File<'_>>> {
-    let Some(text) = secret.expose().optional(CREDENTIALS)? else { return Ok(None) };
-    if text.trim().is_empty() {
-        return Ok(Some(File { text, old: None }));
-    }
-    match (key_id(secret)?, field(secret, SECRETS)?) {
-        (Some(id), Some(key)) if text.contains(id) && text.contains(key) => {
-            Ok(Some(File { text, old: Some((id, key)) }))
-        }
-        _ => Err(Error::config(Code::Field, "field \"credentials\" does not hold the key of the secret")
-            .hint("put the key into it, or make it empty to have it written")),
-    }
-}
-
-impl File<'_> {
-    /// Other profiles and settings stay.
-    fn with(&self, id: &str, key: &str) -> SecretText {
-        SecretText::from(match self.old {
-            Some((old_id, old_key)) => {
-                let text = SecretText::from(self.text.replace(old_key, key));
-                text.expose().replace(old_id, id)
-            }
-            None => format!("[default]\naws_access_key_id = {id}\naws_secret_access_key = {key}\n"),
-        })
-    }
-}
-
 /// Whose key it is.
-struct User<'a> {
+pub(super) struct User<'a> {
     rotation: &'a Rotation<'a>,
     name: &'a str,
     /// With the path only where the secret has it.
     arn: String,
     exact: bool,
-    region: &'a str,
+    /// Where the secret is.
+    home: Arn<'a>,
 }
 
 impl<'a> User<'a> {
     fn read(rotation: &'a Rotation<'a>, secret: &'a Secret) -> Result<Self> {
-        let of_secret: Vec<&str> = rotation.secret.split(':').collect();
-        let &["arn", partition, _, region, account, ..] = of_secret.as_slice() else {
-            return Err(Error::config(Code::Request, format!("{:?} is not the ARN of a secret", rotation.secret)));
-        };
+        let home = rotation.arn()?;
+        let Arn { partition, account, .. } = home;
         let fields = secret.expose();
         let (name, arn, exact) = if let Some(arn) = fields.optional("userarn")? {
-            let parts: Vec<&str> = arn.splitn(6, ':').collect();
-            let name = match parts.as_slice() {
-                ["arn", _, "iam", "", _, user] if user.starts_with("user/") => user.rsplit('/').next(),
-                _ => None,
-            };
-            let Some(name) = name.filter(|name| !name.is_empty()) else {
+            let parsed = Arn::parse(arn).filter(|it| it.service == "iam" && it.region.is_empty());
+            let path = parsed.and_then(|it| Some((it, it.resource.strip_prefix("user/")?.rsplit('/').next()?)));
+            let Some((of, name)) = path.filter(|(_, name)| !name.is_empty()) else {
                 return Err(Error::config(Code::Field, "field \"userarn\" must be the ARN of an IAM user"));
             };
-            if (parts[1], parts[4]) != (partition, account) {
+            if (of.partition, of.account) != (partition, account) {
                 let message = format!("{arn} is not in the account of the secret, which is {account}");
                 return Err(Error::config(Code::Field, message)
                     .hint("keep the secret, and the function, in the account of the user: IAM is asked there and nowhere else"));
@@ -257,121 +455,42 @@ impl<'a> User<'a> {
         if name.len() > 64 || !name.bytes().all(plain) {
             return Err(Error::config(Code::Field, "field \"username\" is no name of an IAM user"));
         }
-        Ok(Self { rotation, name, arn, exact, region })
+        Ok(Self { rotation, name, arn, exact, home })
     }
 
-    async fn ask(
+    /// The parameter that names the user, and `more`.
+    fn form<'f>(&'f self, more: &[(&'f str, &'f str)]) -> Vec<(&'f str, &'f str)> {
+        [&[("UserName", self.name)], more].concat()
+    }
+
+    async fn ask(&self, operation: &Operation, form: &[(&str, &str)]) -> std::result::Result<Answer, Refusal> {
+        self.ask_as(operation, Input::Form(form), self.home.region, None).await
+    }
+
+    async fn ask_as(
         &self,
         operation: &Operation,
-        form: &[(&str, &str)],
-        key: Option<(&str, &str)>,
+        input: Input<'_>,
+        region: &str,
+        key: Option<Key<'_>>,
     ) -> std::result::Result<Answer, Refusal> {
-        let request = Request { operation, of: &self.arn, region: self.region, input: Input::Form(form), key };
+        let request = Request { operation, of: &self.arn, region, input, key };
         self.rotation.services.ask(&request).await
     }
 
-    /// Removes what an interrupted createSecret of this rotation has left behind.
-    async fn remove_strays(&self, current: Option<&str>) -> Result<()> {
-        let listed = self.ask(&LIST, &[("UserName", self.name)], None).await;
-        let listed = listed.map_err(missing)?;
-        let fields = ["AccessKeyId", "CreateDate"];
-        let keys = listed.items(&["ListAccessKeysResult", "AccessKeyMetadata"], "member", &fields);
-        let full = keys.len() > 1;
-        for key in keys {
-            let [Some(id), created] = key.as_slice() else { continue };
-            if Some(id.as_str()) == current {
-                continue;
-            }
-            match self.not_ours(id, created.as_deref()).await? {
-                None => self.delete(id).await?,
-                // There may be room for the new key beside it.
-                Some(_) if !full => {}
-                Some(why) => {
-                    let message = format!(
-                        "{} has two access keys, which is as many as IAM allows, and {id} is neither AWSCURRENT's nor left over from this rotation: {why}",
-                        self.arn
-                    );
-                    return Err(Error::config(Code::KeyLimit, message).hint(format!(
-                        "if nothing uses it: `aws iam delete-access-key --user-name {} --access-key-id {id}`",
-                        self.name
-                    )));
-                }
-            }
+    /// Field `region`, or the Region of the secret.
+    fn region<'s>(&'s self, secret: &'s Secret) -> Result<&'s str> {
+        let region = secret.expose().optional("region")?.unwrap_or(self.home.region);
+        // It becomes part of a host name.
+        let plain = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+        if region.is_empty() || !region.bytes().all(plain) {
+            return Err(Error::config(Code::Field, "field \"region\" is no name of a Region"));
         }
-        Ok(())
+        Ok(region)
     }
 
-    /// Why a key cannot be a leftover of this rotation. `None` is a proof that it is one, as good as IAM allows.
-    async fn not_ours(&self, id: &str, created: Option<&str>) -> Result<Option<&'static str>> {
-        let created = created.and_then(|text| DateTime::from_str(text, Format::DateTime).ok()).map(|it| it.secs());
-        let store = self.rotation.services.secret(self.rotation.secret);
-        let began = store.created(self.rotation.token).await?;
-        let began = began.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
-        let (Some(created), Some(began)) = (created, began.and_then(|at| i64::try_from(at.as_secs()).ok())) else {
-            return Ok(Some("it is not known which of the two is older"));
-        };
-        if created < began {
-            return Ok(Some("it is older than the rotation"));
-        }
-        match self.ask(&LAST_USED, &[("AccessKeyId", id)], None).await {
-            Ok(used) => {
-                let date = used.text(&["GetAccessKeyLastUsedResult", "AccessKeyLastUsed", "LastUsedDate"]);
-                // moto and the first years of IAM write N/A.
-                let used = date.is_some_and(|date| !date.is_empty() && date != "N/A");
-                Ok(used.then_some("it has been used"))
-            }
-            Err(refusal) => Err(refusal.into()),
-        }
-    }
-
-    /// One that is gone already, or that is another user's, is none of ours.
-    async fn delete(&self, id: &str) -> Result<()> {
-        let key = [("UserName", self.name), ("AccessKeyId", id)];
-        let inactive = [key[0], key[1], ("Status", "Inactive")];
-        self.rotation.changing();
-        for (operation, form) in [(&UPDATE, inactive.as_slice()), (&DELETE, key.as_slice())] {
-            match self.ask(operation, form, None).await {
-                Err(refusal) if refusal.code.as_deref() != Some("NoSuchEntity") => return Err(refusal.into()),
-                _ => {}
-            }
-        }
-        self.rotation.unchanged();
-        Ok(())
-    }
-
-    /// Whether the key in `secret` is valid and this user's, once AWS has had the time to learn of it.
-    async fn accepts(&self, secret: &Secret, within: Duration) -> Result<()> {
-        let absent = |name| Error::config(Code::Field, format!("field \"{name}\" is missing"));
-        let id = key_id(secret)?.ok_or_else(|| absent(IDS[0]))?;
-        let key = field(secret, SECRETS)?.ok_or_else(|| absent(SECRETS[0]))?;
-        let give_up = Instant::now() + within;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let refusal = match self.ask(&IDENTITY, &[], Some((id, key))).await {
-                Ok(answer) => return self.is_named_in(&answer, id),
-                Err(refusal) => refusal,
-            };
-            match refusal.code.as_deref() {
-                Some("InvalidClientTokenId") if Instant::now() + pause < give_up => {
-                    sleep(pause).await;
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                }
-                Some("InvalidClientTokenId" | "SignatureDoesNotMatch") => {
-                    let code = refusal.code.unwrap_or_default();
-                    let message = format!("AWS refuses the access key {id} of {} with {code}", self.arn);
-                    return Err(Error::rejected(Which::Pending, Code::WrongPassword, message).hint(
-                        "check with `aws iam list-access-keys` that the key is there and Active; if it is gone, take AWSPENDING away and rotate anew",
-                    ));
-                }
-                _ => return Err(refusal.into()),
-            }
-        }
-    }
-
-    fn is_named_in(&self, answer: &Answer, id: &str) -> Result<()> {
-        let Some(arn) = answer.text(&["GetCallerIdentityResult", "Arn"]) else {
-            return Err(Error::transient(Code::Aws, "the answer to GetCallerIdentity cannot be read"));
-        };
+    /// `arn` is whom AWS says that the key belongs to.
+    fn owns(&self, what: &str, id: &str, arn: &str) -> Result<()> {
         let (account, name) = self.arn.split_once(":user/").unwrap_or_default();
         let same = arn.split_once(":user/").is_some_and(|(of, path)| {
             of == account && path.rsplit('/').next() == Some(name.rsplit('/').next().unwrap_or(name))
@@ -379,7 +498,7 @@ impl<'a> User<'a> {
         if arn == self.arn || (same && !self.exact) {
             return Ok(());
         }
-        let message = format!("the access key {id} is that of {arn}, and not of {}", self.arn);
+        let message = format!("the {what} {id} is that of {arn}, and not of {}", self.arn);
         Err(Error::rejected(Which::Pending, Code::WrongPassword, message)
             .hint("name the key's own user in `username` or `userarn`"))
     }

@@ -13,7 +13,7 @@ use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
-use super::{Answer, Input, Operation, Protocol, Refusal, Request, Service};
+use super::{Answer, Input, Key, Operation, Protocol, Refusal, Request, Service, domain};
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, Unanswered};
 use crate::secret::SecretText;
@@ -68,17 +68,8 @@ impl<'a> Place<'a> {
         Self { region, ..self }
     }
 
-    /// The domain of AWS's endpoints.
     fn domain(self) -> &'static str {
-        match self.partition {
-            "aws-cn" => "amazonaws.com.cn",
-            "aws-eusc" => "amazonaws.eu",
-            "aws-iso" => "c2s.ic.gov",
-            "aws-iso-b" => "sc2s.sgov.gov",
-            "aws-iso-e" => "cloud.adc-e.uk",
-            "aws-iso-f" => "csp.hci.ic.gov",
-            _ => "amazonaws.com",
-        }
+        domain(self.partition)
     }
 }
 
@@ -197,15 +188,25 @@ impl Signed {
     ) -> std::result::Result<http::Request<SdkBody>, String> {
         let Sent { method, path, headers, body } = *sent;
         let service = request.operation.service;
-        let credentials = if let Some((id, secret)) = request.key {
-            Credentials::new(id, secret, None, None, "the secret")
-        } else {
-            let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
-            provider.provide_credentials().await.map_err(|error| error.to_string())?
-        };
-        let time = self.config.time_source().map_or_else(SystemTime::now, |source| source.now());
         let place = if service.global { place.global() } else { place };
         let url = format!("{}{path}", self.endpoint(service, place).trim_end_matches('/'));
+        let unsigned = http::Request::builder().method(method).uri(url.as_str());
+        let unsigned = headers.iter().fold(unsigned, |it, (name, value)| it.header(*name, *value));
+        let finish = |it: http::request::Builder| it.body(SdkBody::from(body)).map_err(|error| error.to_string());
+        let credentials = match request.key {
+            Some(Key::Bearer(key)) => {
+                let value = SecretText::from(format!("Bearer {key}"));
+                let mut value = http::HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
+                value.set_sensitive(true);
+                return finish(unsigned.header("authorization", value));
+            }
+            Some(Key::Pair(id, secret)) => Credentials::new(id, secret, None, None, "the secret"),
+            None => {
+                let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
+                provider.provide_credentials().await.map_err(|error| error.to_string())?
+            }
+        };
+        let time = self.config.time_source().map_or_else(SystemTime::now, |source| source.now());
         let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
@@ -219,9 +220,7 @@ impl Signed {
             SignableRequest::new(method, url.as_str(), headers.iter().copied(), SignableBody::Bytes(body.as_bytes()));
         let signed = sign(signable.map_err(|error| error.to_string())?, &parameters.into());
         let (instructions, _) = signed.map_err(|error| error.to_string())?.into_parts();
-        let request = http::Request::builder().method(method).uri(url.as_str());
-        let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
-        let mut request = request.body(SdkBody::from(body)).map_err(|error| error.to_string())?;
+        let mut request = finish(unsigned)?;
         instructions.apply_to_request_http1x(&mut request);
         Ok(request)
     }

@@ -182,11 +182,12 @@ impl Inner {
         let reply = self.rule.lock().unwrap()(&asked);
         let answer = match reply {
             Reply::Say(status, headers, body) => {
-                let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
                 let length = body.len();
-                let head =
-                    format!("HTTP/1.1 {status} X\r\n{headers}connection: close\r\ncontent-length: {length}\r\n\r\n");
-                (head + &body).into_bytes()
+                let mut answer = format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {length}\r\n");
+                for (name, value) in headers {
+                    answer += &format!("{name}: {value}\r\n");
+                }
+                format!("{answer}\r\n{body}").into_bytes()
             }
             Reply::Pass | Reply::Lose => {
                 let passed = self.upstream.as_ref().and_then(|upstream| pass(upstream, &asked));

@@ -46,6 +46,8 @@ CHOICES = {
         "mysql",
         "mariadb",
         "iam-access-key",
+        "bedrock-api-key",
+        "ses-smtp",
         "elasticache-user",
         "memorydb-user",
         "opensearch-master",
