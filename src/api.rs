@@ -84,6 +84,11 @@ pub(crate) trait Api: Send + Sync {
     /// Rejected, when it is refused.
     async fn sign_in(&self, asking: &Asking<'_>, state: &State) -> Result<Proof>;
 
+    /// Whether the service lets AWSCURRENT's password live beside the pending one.
+    fn keeps_current(&self) -> bool {
+        false
+    }
+
     /// Whether a secret that names no kind is one of this kind all the same.
     fn recognizes(&self, _fields: Exposed<'_>) -> bool {
         false
@@ -270,7 +275,7 @@ impl<A: Api> Kind for ByApi<A> {
         let pending = versions.pending.expose().required(PASSWORD)?;
         let limits = self.settled(&asking).await?.limits;
         let mut current = versions.current.expose().optional(PASSWORD)?.filter(|text| !text.is_empty());
-        if current.is_some_and(|text| !limits.allow(text)) {
+        if self.0.keeps_current() && current.is_some_and(|text| !limits.allow(text)) {
             // One that the service takes from nobody is not in force, and would only make it refuse the new one too.
             current = None;
             rotation.note("AWSCURRENT's password is none that the service takes, and is not kept in force".to_owned());

@@ -8,8 +8,11 @@ mod opensearch;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod random;
+#[cfg(feature = "rds")]
+mod rds_master;
 #[cfg(feature = "postgres")]
 mod redshift;
+mod redshift_admin;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +38,9 @@ pub const KINDS: &[&dyn Kind] = &[
     &crate::api::ByApi(cache::Cache(&cache::ELASTICACHE)),
     &crate::api::ByApi(cache::Cache(&cache::MEMORYDB)),
     &crate::api::ByApi(opensearch::Master),
+    #[cfg(feature = "rds")]
+    &crate::api::ByApi(rds_master::Master),
+    &crate::api::ByApi(redshift_admin::Admin),
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.

@@ -48,10 +48,6 @@ pub mod handler;
 pub mod http;
 pub mod kind;
 pub mod kinds;
-#[cfg_attr(
-    not(any(feature = "mysql", feature = "postgres", feature = "rds")),
-    expect(dead_code, reason = "databases need all of it")
-)]
 mod net;
 pub mod password;
 pub mod rotate;

@@ -2,14 +2,14 @@
 
 #[cfg(feature = "rds")]
 mod rds;
-mod redshift;
+pub(crate) mod redshift;
 mod signed;
 
 pub mod aws;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::store::Store;
 
 /// The AWS services, as the engine and the kinds see them.
@@ -30,6 +30,22 @@ pub trait Services: Send + Sync {
     /// # Errors
     /// Config, when the role may not ask; Transient, when RDS does not answer.
     async fn replicates(&self, replica: &str, source: &str) -> Result<bool>;
+
+    /// What RDS says of the instance or cluster with this ARN.
+    ///
+    /// # Errors
+    /// [`Refusal`], as [`ask`](Self::ask).
+    async fn database(&self, arn: &str) -> std::result::Result<Database, Refusal> {
+        Err(without_rds(arn))
+    }
+
+    /// Gives the administrator of the instance or cluster a password, at once, and returns what RDS says of it then.
+    ///
+    /// # Errors
+    /// [`Refusal`], as [`ask`](Self::ask).
+    async fn set_password(&self, arn: &str, _password: &str) -> std::result::Result<Database, Refusal> {
+        Err(without_rds(arn))
+    }
 
     /// Asks an AWS service that has no method of its own here.
     ///
@@ -166,7 +182,7 @@ pub struct Refusal {
     /// The service's own code, such as `LimitExceeded`; `None` if there was no answer.
     pub code: Option<String>,
     /// The same in our words.
-    pub error: crate::error::Error,
+    pub error: Error,
 }
 
 impl Refusal {
@@ -208,7 +224,7 @@ impl Answer {
     }
 }
 
-impl From<Refusal> for crate::error::Error {
+impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         refusal.error
     }
@@ -225,6 +241,38 @@ pub enum Managed<'a> {
     RedshiftCluster(&'a str),
     /// A namespace of Redshift Serverless.
     RedshiftNamespace(&'a str),
+}
+
+/// What RDS says of a database: an instance or a cluster, by any of its engines.
+#[derive(Clone, Debug, Default)]
+pub struct Database {
+    /// RDS's name of the engine, e.g. `aurora-postgresql`.
+    pub engine: String,
+    /// RDS's word for what it is doing, e.g. `available`.
+    pub status: String,
+    /// The administrator's name.
+    pub user: Option<String>,
+    /// Whether a new password is not yet in force.
+    pub password_pending: bool,
+    /// The ARN of the secret in which RDS manages the password itself.
+    pub managed_in: Option<String>,
+    /// The cluster that an instance is a member of.
+    pub cluster: Option<String>,
+    /// What it replicates, passwords included.
+    pub source: Option<String>,
+    /// Whether it holds tenant databases, each with an administrator of its own.
+    pub tenants: bool,
+    /// Its host names; that of the writer is the first.
+    pub hosts: Vec<String>,
+    /// The instances of a cluster.
+    pub members: Vec<String>,
+    /// The port of all its host names.
+    pub port: Option<u16>,
+}
+
+/// The refusal of everything that cannot ask RDS.
+fn without_rds(arn: &str) -> Refusal {
+    Refusal { code: None, error: Error::config(Code::Request, format!("there is no RDS here to ask for {arn}")) }
 }
 
 /// Where a database is.

@@ -127,6 +127,10 @@ impl Api for Cache {
         &self.0.profile
     }
 
+    fn keeps_current(&self) -> bool {
+        true
+    }
+
     /// AWS's secrets for ElastiCache name neither kind nor engine.
     fn recognizes(&self, fields: Exposed<'_>) -> bool {
         let arn = fields.value("user_arn").and_then(Value::as_str).and_then(crate::services::Arn::parse);

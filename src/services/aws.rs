@@ -5,6 +5,8 @@ use aws_config::SdkConfig;
 use aws_sdk_secretsmanager::config::endpoint::{DefaultResolver, Params, ResolveEndpoint as _};
 use futures_util::FutureExt as _;
 
+#[cfg(feature = "rds")]
+use super::Database;
 use super::signed::Signed;
 use super::{Answer, Endpoint, Managed, Refusal, Request, Services, redshift};
 use crate::error::Result;
@@ -79,6 +81,16 @@ impl Services for Aws {
         return self.rds.replicates(replica, source).await;
         #[cfg(not(feature = "rds"))]
         without_rds(&format!("whether {replica} is a replica of {source}"))
+    }
+
+    #[cfg(feature = "rds")]
+    async fn database(&self, arn: &str) -> std::result::Result<Database, Refusal> {
+        self.rds.database(arn).await
+    }
+
+    #[cfg(feature = "rds")]
+    async fn set_password(&self, arn: &str, password: &str) -> std::result::Result<Database, Refusal> {
+        self.rds.set_password(arn, password).await
     }
 
     async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {

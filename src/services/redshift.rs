@@ -1,4 +1,4 @@
-//! Amazon Redshift: where the clusters and workgroups are whose administrators it manages.
+//! Amazon Redshift: where the clusters and workgroups are whose administrators it manages, and what else it is asked.
 
 use serde_json::{Value, json};
 
@@ -22,9 +22,14 @@ const SERVERLESS: Service = Service {
     protocol: Protocol::Json("RedshiftServerless"),
     global: false,
 };
-const CLUSTERS: Operation = asked(&REDSHIFT, "DescribeClusters", "redshift:DescribeClusters");
+pub(crate) const CLUSTERS: Operation = asked(&REDSHIFT, "DescribeClusters", "redshift:DescribeClusters");
 const NAMESPACES: Operation = asked(&SERVERLESS, "ListNamespaces", "redshift-serverless:ListNamespaces");
 const WORKGROUPS: Operation = asked(&SERVERLESS, "ListWorkgroups", "redshift-serverless:ListWorkgroups");
+/// These two change a password, which does no harm when it is done again.
+pub(crate) const MODIFY_CLUSTER: Operation = asked(&REDSHIFT, "ModifyCluster", "redshift:ModifyCluster");
+pub(crate) const UPDATE_NAMESPACE: Operation =
+    asked(&SERVERLESS, "UpdateNamespace", "redshift-serverless:UpdateNamespace");
+pub(crate) const GET_NAMESPACE: Operation = asked(&SERVERLESS, "GetNamespace", "redshift-serverless:GetNamespace");
 
 const fn asked(service: &'static Service, name: &'static str, action: &'static str) -> Operation {
     Operation { name, action, service, repeatable: true }

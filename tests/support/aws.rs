@@ -21,6 +21,7 @@ pub fn services(url: &str) -> Aws {
         .endpoint_url(url)
         .region(Region::new("us-east-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("role", "role", None, None, "static")))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
         .build();
     Aws::new(&config, None, Http::new(&Trust::default()).unwrap())
 }

@@ -25,7 +25,7 @@ use keywheel::kind::{Field, Kind, Progress, Rotation, Settings, Versions};
 use keywheel::kinds::KINDS;
 use keywheel::rotate::{Engine, Outcome};
 use keywheel::secret::{Secret, SecretText};
-use keywheel::services::{Answer, Endpoint, Managed, Refusal, Request, Services};
+use keywheel::services::{Answer, Database, Endpoint, Managed, Refusal, Request, Services};
 use keywheel::store::memory::{MemoryStore, Payload, Service};
 use keywheel::store::{Description, Put, Store, Version};
 use serde_json::json;
@@ -75,6 +75,26 @@ impl Services for Aws {
     async fn replicates(&self, replica: &str, source: &str) -> Result<bool> {
         let pair = self.replica.lock().unwrap().clone();
         Ok(pair.is_some_and(|(it, of)| it == replica && of == source))
+    }
+
+    async fn database(&self, arn: &str) -> std::result::Result<Database, Refusal> {
+        yield_now().await;
+        let answer = match &self.other {
+            Some(other) => other.database(arn).await,
+            None => self.service.database(arn).await,
+        };
+        yield_now().await;
+        answer
+    }
+
+    async fn set_password(&self, arn: &str, password: &str) -> std::result::Result<Database, Refusal> {
+        yield_now().await;
+        let answer = match &self.other {
+            Some(other) => other.set_password(arn, password).await,
+            None => self.service.set_password(arn, password).await,
+        };
+        yield_now().await;
+        answer
     }
 
     async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {

@@ -51,6 +51,8 @@ CHOICES = {
         "elasticache-user",
         "memorydb-user",
         "opensearch-master",
+        "rds-master",
+        "redshift-admin",
     ],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
