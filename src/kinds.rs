@@ -10,6 +10,7 @@ mod postgres;
 mod random;
 #[cfg(feature = "rds")]
 mod rds_master;
+mod redis;
 #[cfg(feature = "postgres")]
 mod redshift;
 mod redshift_admin;
@@ -32,6 +33,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &crate::sql::Sql(mysql::MySql(&mysql::MYSQL)),
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
+    &redis::Redis,
     &iam::Iam(iam::AccessKey),
     &iam::Iam(iam::Bedrock),
     &iam::Iam(iam::Smtp),

@@ -39,7 +39,6 @@
 //! # }
 //! ```
 
-#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod admin;
 mod api;
 pub mod error;
@@ -50,6 +49,7 @@ pub mod kind;
 pub mod kinds;
 mod net;
 pub mod password;
+mod resp;
 pub mod rotate;
 pub mod secret;
 pub mod services;

@@ -17,6 +17,7 @@ use crate::kind::{Field, Kind, Rotation, Settings, Versions};
 use crate::net::same_machine;
 use crate::secret::{Exposed, Secret, SecretText};
 use crate::tls::{Ask, Trust};
+pub(crate) use crate::tls::{SSL, SSLCERT, SSLKEY, SSLMODE, SSLROOTCERT};
 
 /// For name, connection, TLS and sign-in together; AWS's functions give as much to the connection.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -43,15 +44,6 @@ pub(crate) const EXTRAS: Field = Field::setting(
     "alternating users: what happens to rights that the clone has and the base user has not: `report` or `revoke`",
 )
 .default("report");
-pub(crate) const SSLMODE: Field =
-    Field::setting("sslmode", "`verify-full`, `verify-ca`, `require` or `disable`").default("verify-full");
-pub(crate) const SSL: Field =
-    Field::setting("ssl", "as AWS's functions know it: `false` is `disable`; `true` or absent is `verify-full`");
-pub(crate) const SSLROOTCERT: Field =
-    Field::setting("sslrootcert", "certificates in PEM to trust beside the public ones and those of RDS");
-pub(crate) const SSLCERT: Field =
-    Field::setting("sslcert", "the client's certificate in PEM, where the server asks for one");
-pub(crate) const SSLKEY: Field = Field::setting("sslkey", "the key of `sslcert` in PEM");
 pub(crate) const PROBE: Field =
     Field::setting("probe", "a statement for testSecret, run in a read-only transaction").default("SELECT 1");
 

@@ -20,9 +20,19 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::error::{Code, Error, Result};
+use crate::kind::Field;
 use crate::net;
 use crate::secret::Exposed;
 
+pub(crate) const SSLMODE: Field =
+    Field::setting("sslmode", "`verify-full`, `verify-ca`, `require` or `disable`").default("verify-full");
+pub(crate) const SSL: Field =
+    Field::setting("ssl", "as AWS's functions know it: `false` is `disable`; `true` or absent is `verify-full`");
+pub(crate) const SSLROOTCERT: Field =
+    Field::setting("sslrootcert", "certificates in PEM to trust beside the public ones and those of RDS");
+pub(crate) const SSLCERT: Field =
+    Field::setting("sslcert", "the client's certificate in PEM, where the server asks for one");
+pub(crate) const SSLKEY: Field = Field::setting("sslkey", "the key of `sslcert` in PEM");
 /// What a secret asks of the connection: PostgreSQL's `sslmode`, without the modes that fall back by themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

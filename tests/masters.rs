@@ -324,7 +324,7 @@ async fn somebody_elses_change_is_outwaited_and_other_statuses_too() {
     let notes = master.world.rotate_with_notes(TOKEN).await.unwrap();
     assert_eq!(master.aws.asked("ModifyDBInstance"), 2);
     let password = master.password("AWSCURRENT");
-    assert_eq!(master.database().passwords, [password.clone()]);
+    assert_eq!(master.database().passwords, std::slice::from_ref(&password));
     assert!(password.len() == 30 && !password.contains(['/', '@', '"', '\'', '&', ' ']), "{password}");
     assert_eq!(
         notes,
@@ -643,6 +643,7 @@ async fn the_password_that_redshift_is_told_signs_in() {
     );
 }
 
+#[allow(clippy::too_many_lines, reason = "one table of cases")]
 #[tokio::test]
 async fn redshifts_refusals_and_statuses() {
     let managed = "<MasterPasswordSecretArn>arn:of:the:secret</MasterPasswordSecretArn>";

@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
 
 use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, missing, unless_unreachable};
 use crate::error::{Code, Error, Result, Which};
 use crate::kind::{Field, Rotation};
-use crate::net;
 use crate::password::Limits;
-use crate::secret::{Exposed, Secret, SecretText};
+use crate::resp::{Place, Session};
+use crate::secret::{Exposed, Secret};
 use crate::services::{Answer, Input, Operation, Protocol, Refusal, Service};
-use crate::tls::{self, Ask};
+use crate::tls::Ask;
 
 /// The kind of either service.
 pub(super) struct Cache(pub(super) &'static Flavour);
@@ -230,74 +228,11 @@ impl Api for Cache {
         let Some(host) = fields.optional("host")?.filter(|it| !it.is_empty()) else {
             return Ok(Proof::Told("the secret has no field \"host\"".to_owned()));
         };
-        let port = fields.number("port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok()).unwrap_or(6379);
-        unless_unreachable(authenticate(asking, host, port, fields.required(PASSWORD)?).await)
-    }
-}
-
-/// For the connection, and for all that is said on it.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-
-/// AUTH of the RESP protocol, as clients of Redis and Valkey sign in.
-async fn authenticate(asking: &Asking<'_>, host: &str, port: u16, password: &str) -> Result<()> {
-    let fields = asking.secret.expose();
-    let place = format!("{host}:{port}");
-    let config = asking.rotation.settings.trust.client(&Ask::of(fields)?)?;
-    let user = fields.required("username")?;
-    let late = |code, what: &str, within: Duration| {
-        Error::transient(code, format!("{place} does not answer{what} in {} s", within.as_secs()))
-    };
-    let connected = timeout(CONNECT_WITHIN, net::connect(host, port, &place)).await;
-    let mut stream = connected.unwrap_or_else(|_| Err(late(Code::Timeout, "", CONNECT_WITHIN)))?;
-    // From here on there is a way to it, so silence is no excuse for not having signed in.
-    let plaintext = "turn on encryption in transit; `\"sslmode\": \"disable\"` in the secret allows plaintext";
-    let late = |what| late(if config.is_some() { Code::TlsOff } else { Code::Server }, what, ANSWER_WITHIN);
-    let signed_in = async {
-        let Some(config) = config.clone() else { return auth(&mut stream, user, password, &place).await };
-        let mut stream = tls::connect(config, host, stream, &place).await.map_err(|error| match error.code() {
-            Code::TlsOff => error.hint(plaintext),
-            _ => error,
-        })?;
-        auth(&mut stream, user, password, &place).await
-    };
-    timeout(ANSWER_WITHIN, signed_in).await.unwrap_or_else(|_| Err(late(" TLS or AUTH").hint(plaintext)))
-}
-
-async fn auth(
-    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    user: &str,
-    password: &str,
-    place: &str,
-) -> Result<()> {
-    let broken = |error: std::io::Error| {
-        Error::transient(Code::Server, format!("{place} broke the connection: {}", error.kind()))
-            .hint("check fields \"host\", \"port\" and \"sslmode\"; nothing, if it is failing over: Secrets Manager tries again")
-    };
-    let (users, passwords) = (user.len(), password.len());
-    let command = format!("*3\r\n$4\r\nAUTH\r\n${users}\r\n{user}\r\n${passwords}\r\n{password}\r\n");
-    stream.write_all(SecretText::from(command).expose().as_bytes()).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)?;
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") && line.len() < 512 {
-        line.push(stream.read_u8().await.map_err(broken)?);
-    }
-    let line = String::from_utf8_lossy(&line);
-    match line.trim_end() {
-        "+OK" => Ok(()),
-        // The code is the first word of a refusal; its text may be anything.
-        refusal if refusal.starts_with("-WRONGPASS") => Err(Error::rejected(
-            Which::Pending,
-            Code::WrongPassword,
-            format!("{place} refuses user {user:?} and its password"),
-        )
-        .hint("check that the user's group belongs to this cache, and that nobody has set its passwords meanwhile")),
-        refusal if refusal.starts_with('-') => {
-            let code: String = refusal[1..].chars().take_while(char::is_ascii_uppercase).take(20).collect();
-            Err(Error::transient(Code::Server, format!("{place} answers AUTH with {code}"))
-                .hint("nothing, if it is starting or failing over: Secrets Manager tries again"))
-        }
-        _ => Err(Error::config(Code::Server, format!("{place} does not answer as Redis or Valkey does"))
-            .hint("check fields \"host\" and \"port\"")),
+        let place = Place { host, ..Place::of(fields, &asking.rotation.settings.trust)? };
+        let signed_in = async {
+            let mut session = Session::open(&place).await?;
+            session.sign_in(fields.required("username")?, fields.required(PASSWORD)?, Which::Pending).await
+        };
+        unless_unreachable(signed_in.await)
     }
 }

@@ -45,6 +45,7 @@ CHOICES = {
         "redshift",
         "mysql",
         "mariadb",
+        "redis",
         "iam-access-key",
         "bedrock-api-key",
         "ses-smtp",
