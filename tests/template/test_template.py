@@ -196,6 +196,8 @@ class Permissions(unittest.TestCase):
             expected.add("RotateKeysOfResource")
             self.assertEqual(statements["RotateKeysOfResource"]["Resource"], [USER])
             self.assertEqual(statements["RotateKeysOfResource"]["Action"], needed)
+            if stack.parameters["Kind"] == "redshift-admin":
+                expected.add("DescribeWarehouse")
         if stack.parameters["KmsKeyArn"]:
             expected.add("UseKeyOfSecret")
             key = statements["UseKeyOfSecret"]
@@ -216,7 +218,7 @@ class Permissions(unittest.TestCase):
             if sid == "AttachToVpc":
                 for action in statement["Action"]:
                     self.assertRegex(action, r"^ec2:\w*(NetworkInterface|PrivateIpAddress|DescribeSubnets)\w*$")
-            elif sid == "FindManagedWarehouse":
+            elif sid in ("FindManagedWarehouse", "DescribeWarehouse"):
                 for action in statement["Action"]:
                     self.assertRegex(action, r"^redshift(-serverless)?:(Describe|List)\w+$")
                 self.assertEqual(statement["Condition"], {"StringEquals": {"aws:RequestedRegion": REGION}})
