@@ -224,6 +224,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_service_refuses_is_left_out_whatever_the_environment_says() {
+        let limits = Limits { usual: 8, shortest: 8, longest: 4096, exclude: "", never: "/@" };
+        let long = [("EXCLUDE_CHARACTERS", ""), ("PASSWORD_LENGTH", "4096")];
+        let password = environment(&long).rules_within(&limits).unwrap().generate().unwrap();
+        assert!(!password.expose().contains(['/', '@']) && password.expose().contains(':'));
+    }
+
+    #[test]
     fn known_answer() {
         let rules = Environment::default().rules("").unwrap();
         let mut rng = StdRng::from_seed([7; 32]);

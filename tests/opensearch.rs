@@ -161,7 +161,7 @@ async fn serve(listener: TcpListener, authority: Authority, domain: Arc<Mutex<Do
 #[tokio::test]
 async fn the_master_rotates_and_signs_in() {
     let search = Search::start(json!({})).await;
-    search.domain(|domain| domain.delay = 1);
+    search.domain(|domain| domain.delay = 2);
     let notes = search.world.rotate_with_notes(TOKEN).await.unwrap();
     assert!(notes.is_empty(), "{notes:?}");
     let first = search.world.field("AWSCURRENT", "password").unwrap();
