@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Code, Error, Result};
 use crate::kind::{Field, Kind, Rotation, Versions};
 use crate::password::Limits;
-use crate::secret::{Exposed, Secret};
+use crate::secret::{Exposed, Secret, SecretText};
 use crate::services::{Answer, Arn, Endpoint, Input, Operation, Refusal, Request};
 
 /// The field that is rotated.
@@ -174,12 +174,8 @@ pub(crate) fn arn_in<'s>(
     let arn = resource.ok_or_else(|| {
         Error::config(Code::Field, format!("field \"{name}\" must be an ARN as `arn:aws:{service}:…:{kind}…`"))
     })?;
+    rotation.check_account(text)?;
     let own = rotation.arn()?;
-    if (arn.partition, arn.account) != (own.partition, own.account) {
-        let message = format!("{text} is not in the account of the secret, which is {}", own.account);
-        return Err(Error::config(Code::Field, message)
-            .hint("keep the secret, and the function, in the account of what it belongs to: AWS is asked there and nowhere else"));
-    }
     if !anywhere && arn.region != own.region {
         let message = format!("{text} is not in the Region of the secret, which is {}", own.region);
         return Err(Error::config(Code::Field, message)
@@ -274,7 +270,7 @@ impl<A: Api> Kind for ByApi<A> {
         let asking = self.asking(rotation, versions.pending)?;
         let pending = versions.pending.expose().required(PASSWORD)?;
         let limits = self.settled(&asking).await?.limits;
-        let mut current = versions.current.expose().optional(PASSWORD)?.filter(|text| !text.is_empty());
+        let mut current = versions.current.expose().filled(PASSWORD)?;
         if self.0.keeps_current() && current.is_some_and(|text| !limits.allow(text)) {
             // One that the service takes from nobody is not in force, and would only make it refuse the new one too.
             current = None;
@@ -291,7 +287,8 @@ impl<A: Api> Kind for ByApi<A> {
             if refusal.code.is_some() && !refusal.error.is_transient() {
                 rotation.unchanged();
             }
-            return Err(self.refused(&asking, refusal));
+            let error = self.refused(&asking, refusal).without(pending);
+            return Err(current.into_iter().fold(error, Error::without));
         }
         self.settled(&asking).await.map(drop)
     }
@@ -308,6 +305,18 @@ impl<A: Api> Kind for ByApi<A> {
         }
         Ok(())
     }
+}
+
+/// The secret as a login at the place that the service tells, for the kind of its engine: an alias in `host` is not in the
+/// certificate, and a name that fails would come out when the password is changed already. The sign-in is this user's alone,
+/// whatever strategy the secret has for that kind.
+pub(crate) fn login_at(secret: &Secret, endpoint: Option<&Endpoint>) -> Secret {
+    let mut changes = vec![("strategy", SecretText::from("single-user".to_owned()))];
+    if let Some(endpoint) = endpoint {
+        changes.push(("host", SecretText::from(endpoint.host.clone())));
+        changes.push(("port", SecretText::from(endpoint.port.to_string())));
+    }
+    secret.with(changes)
 }
 
 /// What a failed sign-in says: that there was no way to the server proves nothing, and all else counts.

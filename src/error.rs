@@ -227,6 +227,15 @@ impl Error {
         self
     }
 
+    /// Strikes `secret` out of the message: a service may repeat what it refuses.
+    #[must_use]
+    pub(crate) fn without(mut self, secret: &str) -> Self {
+        if !secret.is_empty() {
+            self.0.message = self.0.message.replace(secret, "…");
+        }
+        self
+    }
+
     /// The same error seen as one of another class, e.g. a refusal of AWSCURRENT as one of AWSPENDING.
     #[must_use]
     pub fn reclassify(mut self, class: Class) -> Self {

@@ -215,6 +215,21 @@ impl Rotation<'_> {
             .ok_or_else(|| Error::config(Code::Request, format!("{:?} is not the ARN of a secret", self.secret)))
     }
 
+    /// Refuses the ARN of something in another account than the secret's, where the function's role could be of no use.
+    ///
+    /// # Errors
+    /// Config, in that case.
+    pub(crate) fn check_account(&self, arn: &str) -> Result<()> {
+        let own = self.arn()?;
+        if Arn::parse(arn).is_some_and(|it| (it.partition, it.account) == (own.partition, own.account)) {
+            return Ok(());
+        }
+        let message = format!("{arn} is not in the account of the secret, which is {}", own.account);
+        Err(Error::config(Code::Field, message).hint(
+            "keep the secret, and the function, in the account of what it belongs to: AWS is asked there and nowhere else",
+        ))
+    }
+
     /// A setting of the secret: its field `name`, or its tag `keywheel:name`.
     ///
     /// # Errors

@@ -59,10 +59,13 @@ impl Environment {
             class.retain(|it| !limits.never.contains(*it));
         }
         rules.classes.retain(|class| !class.is_empty());
+        if rules.classes.is_empty() {
+            return Err(no_character());
+        }
         if self.text("PASSWORD_LENGTH").is_none() {
             rules.length = limits.usual;
         }
-        if !(limits.shortest..=limits.longest).contains(&rules.length) || rules.classes.is_empty() {
+        if !(limits.shortest..=limits.longest).contains(&rules.length) {
             let message = format!(
                 "PASSWORD_LENGTH is {}, and the service takes from {} to {} characters",
                 rules.length, limits.shortest, limits.longest
@@ -102,8 +105,7 @@ impl Environment {
         .filter(|class| !class.is_empty())
         .collect();
         if classes.is_empty() {
-            return Err(Error::config(Code::Environment, "EXCLUDE_CHARACTERS and EXCLUDE_… leave no character")
-                .hint("let at least one class of characters be"));
+            return Err(no_character());
         }
         let require_each = self.flag("REQUIRE_EACH_INCLUDED_TYPE", true);
         if require_each && length < classes.len() {
@@ -115,6 +117,11 @@ impl Environment {
         }
         Ok(Rules { length, classes, require_each })
     }
+}
+
+fn no_character() -> Error {
+    Error::config(Code::Environment, "EXCLUDE_CHARACTERS and EXCLUDE_… leave no character")
+        .hint("let at least one class of characters be")
 }
 
 /// What a service takes as a password.

@@ -136,6 +136,14 @@ impl<'a> Exposed<'a> {
         }
     }
 
+    /// A text that is there and not empty.
+    ///
+    /// # Errors
+    /// Config, when the field is there and no string.
+    pub fn filled(self, name: &str) -> Result<Option<&'a str>> {
+        Ok(self.optional(name)?.filter(|text| !text.is_empty()))
+    }
+
     /// A text that must be there and not empty. The name `""` is the bare string itself.
     ///
     /// # Errors

@@ -181,17 +181,10 @@ pub enum Answer {
 pub struct Refusal {
     /// The service's own code, such as `LimitExceeded`; `None` if there was no answer.
     pub code: Option<String>,
+    /// The service's own sentence, if it has one.
+    pub said: Option<String>,
     /// The same in our words.
     pub error: Error,
-}
-
-impl Refusal {
-    /// The service's own sentence, if it has one.
-    #[must_use]
-    pub fn said(&self) -> Option<&str> {
-        let code = self.code.as_deref()?;
-        self.error.message().split_once(&format!(" fails with {code}: ")).map(|(_, said)| said)
-    }
 }
 
 impl Answer {
@@ -221,6 +214,13 @@ impl Answer {
             Self::Json(value) => value,
             Self::Xml(_) => NONE,
         }
+    }
+}
+
+/// What failed without an answer of the service.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { code: None, said: None, error }
     }
 }
 
@@ -272,7 +272,7 @@ pub struct Database {
 
 /// The refusal of everything that cannot ask RDS.
 fn without_rds(arn: &str) -> Refusal {
-    Refusal { code: None, error: Error::config(Code::Request, format!("there is no RDS here to ask for {arn}")) }
+    Error::config(Code::Request, format!("there is no RDS here to ask for {arn}")).into()
 }
 
 /// Where a database is.

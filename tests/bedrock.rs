@@ -538,6 +538,27 @@ async fn the_live_key_and_those_of_other_users_are_not_withdrawn() {
     bedrock.world.rotate(THIRD).await.unwrap();
     assert_eq!(bedrock.keys(), [now, bedrock.id("AWSCURRENT")]);
     assert_eq!(bedrock.aws.asked("DeleteServiceSpecificCredential"), 0);
+
+    // Somebody puts another user into the secret: AWSPREVIOUS holds a key of whom this secret is no longer for.
+    let bedrock = Bedrock::start(json!({}));
+    let version = "moved-version-0000000000000000000000";
+    let moved = bedrock.world.value("AWSCURRENT").unwrap().replace(&bedrock.first.id, "ACCAANOTHER");
+    let payload = Payload::Text(moved);
+    bedrock.world.service.put(SECRET, version, payload, &["AWSCURRENT".to_owned()]).unwrap();
+    let previous = bedrock.world.value("AWSPREVIOUS").unwrap();
+    assert!(previous.contains(&bedrock.first.id));
+    bedrock
+        .world
+        .service
+        .edit(SECRET, |record| {
+            let version =
+                record.versions.iter_mut().find(|it| it.stages.iter().any(|stage| stage == "AWSPREVIOUS")).unwrap();
+            version.value = Some(Payload::Text(previous.replace(&format!("\"{USER}\""), "\"another\"")));
+        })
+        .unwrap();
+    bedrock.world.rotate(TOKEN).await.unwrap();
+    assert!(bedrock.keys().contains(&bedrock.first.id), "{:?}", bedrock.keys());
+    assert_eq!(bedrock.aws.asked("DeleteServiceSpecificCredential"), 0);
 }
 
 #[tokio::test]

@@ -219,7 +219,10 @@ async fn fields_that_cannot_be_used_are_refused_before_anything_is_asked() {
         (json!({"userarn": "arn:aws:iam::210987654321:user/pipeline"}), "not in the account of the secret"),
         (json!({"userarn": "arn:aws:iam::123456789012:role/pipeline"}), "must be the ARN of an IAM user"),
         (json!({"userarn": "arn:aws:iam::123456789012:user/another"}), "name two users"),
+        (json!({"userarn": "arn:aws-cn:iam::123456789012:user/pipeline"}), "not in the account of the secret"),
         (json!({"username": "a b"}), "is no name of an IAM user"),
+        (json!({"username": "a".repeat(65)}), "is no name of an IAM user"),
+        (json!({"credentials": "[default]\naws_access_key_id = FIRST-ID\n"}), "does not hold the key"),
         (json!({"username": null}), "field \"username\" is missing"),
         (json!({"credentials": "[default]"}), "does not hold the key"),
     ] {

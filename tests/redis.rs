@@ -107,7 +107,7 @@ async fn a_user_who_may_sets_its_own_password() {
     let own = with(&admin(&redis), json!({"engine": "valkey"}));
     let world = world(&own);
     let notes = world.rotate_with_notes(TOKEN).await.unwrap();
-    assert!(notes[0].contains("no `aclfile` is in use"), "{notes:?}");
+    assert!(notes[0].contains("without an `aclfile`"), "{notes:?}");
     let first = password(&world, "AWSCURRENT");
     for working in [&first, PASSWORD] {
         assert!(redis.run_as("default", working, &["PING"]).is_ok());

@@ -13,7 +13,7 @@ use crate::password::Limits;
 use crate::resp::{Place, Session};
 use crate::secret::{Exposed, Secret};
 use crate::services::{Answer, Input, Operation, Protocol, Refusal, Service};
-use crate::tls::Ask;
+use crate::tls::{Ask, SSL, SSLCERT, SSLKEY, SSLMODE, SSLROOTCERT};
 
 /// The kind of either service.
 pub(super) struct Cache(pub(super) &'static Flavour);
@@ -57,9 +57,11 @@ const FIELDS: &[Field] = &[
     Field::optional("password", "", "the password; the first rotation makes one where there is none"),
     Field::optional("host", "", "an endpoint of a cache that has the user: with it, each new password is tried there"),
     Field::optional("port", "6379", "its port").number(),
-    Field::setting("sslmode", "`verify-full`, `verify-ca`, `require` (encrypted, unverified) or `disable` (plaintext)")
-        .default("verify-full"),
-    Field::setting("sslrootcert", "certificates to trust as well, in PEM"),
+    SSLMODE,
+    SSL,
+    SSLROOTCERT,
+    SSLCERT,
+    SSLKEY,
 ];
 
 pub(super) const ELASTICACHE: Flavour = Flavour {
@@ -225,7 +227,7 @@ impl Api for Cache {
 
     async fn sign_in(&self, asking: &Asking<'_>, _state: &State) -> Result<Proof> {
         let fields = asking.secret.expose();
-        let Some(host) = fields.optional("host")?.filter(|it| !it.is_empty()) else {
+        let Some(host) = fields.filled("host")? else {
             return Ok(Proof::Told("the secret has no field \"host\"".to_owned()));
         };
         let place = Place { host, ..Place::of(fields, &asking.rotation.settings.trust)? };

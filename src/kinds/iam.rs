@@ -420,7 +420,7 @@ fn names(secret: &Secret, known: &'static [&'static str]) -> Vec<&'static str> {
 
 fn field<'s>(secret: &'s Secret, known: &'static [&'static str]) -> Result<Option<&'s str>> {
     let Some(name) = names(secret, known).first().copied() else { return Ok(None) };
-    Ok(secret.expose().optional(name)?.filter(|text| !text.is_empty()))
+    secret.expose().filled(name)
 }
 
 /// Whose key it is.
@@ -441,15 +441,11 @@ impl<'a> User<'a> {
         let fields = secret.expose();
         let (name, arn, exact) = if let Some(arn) = fields.optional("userarn")? {
             let parsed = Arn::parse(arn).filter(|it| it.service == "iam" && it.region.is_empty());
-            let path = parsed.and_then(|it| Some((it, it.resource.strip_prefix("user/")?.rsplit('/').next()?)));
-            let Some((of, name)) = path.filter(|(_, name)| !name.is_empty()) else {
+            let path = parsed.and_then(|it| it.resource.strip_prefix("user/")?.rsplit('/').next());
+            let Some(name) = path.filter(|name| !name.is_empty()) else {
                 return Err(Error::config(Code::Field, "field \"userarn\" must be the ARN of an IAM user"));
             };
-            if (of.partition, of.account) != (partition, account) {
-                let message = format!("{arn} is not in the account of the secret, which is {account}");
-                return Err(Error::config(Code::Field, message)
-                    .hint("keep the secret, and the function, in the account of the user: IAM is asked there and nowhere else"));
-            }
+            rotation.check_account(arn)?;
             if fields.optional("username")?.is_some_and(|it| it != name) {
                 return Err(Error::config(Code::Field, "fields \"username\" and \"userarn\" name two users"));
             }

@@ -108,8 +108,7 @@ impl Api for Master {
         _current: Option<&str>,
         pending: &str,
     ) -> std::result::Result<(), Refusal> {
-        let plain = |error| Refusal { code: None, error };
-        let user = asking.secret.expose().required("username").map_err(plain)?;
+        let user = asking.secret.expose().required("username")?;
         let master = json!({"MasterUserName": user, "MasterUserPassword": pending});
         let body = json!({"AdvancedSecurityOptions": {"MasterUserOptions": master}});
         asking.ask(&UPDATE, Input::Rest(&path(asking, "/config"), Some(&body))).await.map(drop)
@@ -117,7 +116,7 @@ impl Api for Master {
 
     async fn sign_in(&self, asking: &Asking<'_>, state: &State) -> Result<Proof> {
         let fields = asking.secret.expose();
-        let host = fields.optional("host")?.filter(|it| !it.is_empty());
+        let host = fields.filled("host")?;
         let Some(host) = host.or(state.endpoint.as_ref().map(|it| it.host.as_str())) else {
             return Ok(Proof::Told("it has no endpoint yet".to_owned()));
         };

@@ -6,13 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 
-use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, missing, unless_unreachable};
+use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, login_at, missing, unless_unreachable};
 use crate::error::{Code, Error, Result};
 use crate::kind::{Field, Kind, Rotation};
 use crate::net::same_machine;
 use crate::password::Limits;
-use crate::secret::{Secret, SecretText};
+use crate::secret::Secret;
 use crate::services::{Arn, Database, Endpoint, Refusal};
+use crate::tls::SSLROOTCERT;
 
 /// The kind.
 pub(super) struct Master;
@@ -37,7 +38,7 @@ const PROFILE: Profile = Profile {
         Field::optional("password", "", "the password; the first rotation makes one where there is none"),
         Field::setting("sslmode", "as `postgres`, `mysql` and `mariadb` have it, for the sign-in")
             .default("verify-full"),
-        Field::setting("sslrootcert", "certificates in PEM to trust beside the public ones and those of RDS"),
+        SSLROOTCERT,
     ],
     permissions: &["rds:DescribeDBInstances", "rds:ModifyDBInstance", "rds:DescribeDBClusters", "rds:ModifyDBCluster"],
     bad_password: &["InvalidParameterValue"],
@@ -64,9 +65,9 @@ impl Api for Master {
         let fields = secret.expose();
         fields.required("username")?;
         fields.number("port", 1, 65_535)?;
-        let host = text(secret, "host")?;
+        let host = secret.expose().filled("host")?;
         for (field, kind) in [(CLUSTER, "cluster"), (INSTANCE, "db")] {
-            match text(secret, field)? {
+            match secret.expose().filled(field)? {
                 Some(arn) if arn.starts_with("arn:") => {
                     return named(field, arn_in(rotation, secret, &[field], "rds", kind, false)?);
                 }
@@ -74,7 +75,7 @@ impl Api for Master {
                 None => {}
             }
         }
-        if let Some(said) = text(secret, ARN)? {
+        if let Some(said) = secret.expose().filled(ARN)? {
             let cluster = Arn::parse(said).is_some_and(|arn| arn.resource.starts_with("cluster"));
             let kind = if cluster { "cluster" } else { "db" };
             return named(ARN, arn_in(rotation, secret, &[ARN], "rds", kind, false)?);
@@ -124,9 +125,9 @@ impl Api for Master {
         let state = State { busy, limits: limits(&database.engine, of.contains(":cluster:")), endpoint };
         // What the sign-in could not use should not come out when the password is changed already.
         if let Some(login) = login(&database.engine)
-            && text(asking.secret, PASSWORD)?.is_some()
+            && asking.secret.expose().filled(PASSWORD)?.is_some()
         {
-            login.create(asking.rotation, &completed(asking.secret, state.endpoint.as_ref())).await?;
+            login.create(asking.rotation, &login_at(asking.secret, state.endpoint.as_ref())).await?;
         }
         Ok(state)
     }
@@ -150,7 +151,7 @@ impl Api for Master {
         let Some(login) = login(engine) else {
             return Ok(Proof::Told(format!("the engine is {engine:?}, for which there is no driver here")));
         };
-        let secret = completed(asking.secret, state.endpoint.as_ref());
+        let secret = login_at(asking.secret, state.endpoint.as_ref());
         for pause in APPLIED_WITHIN {
             match login.test(asking.rotation, &secret).await {
                 Err(error) if error.code() == Code::WrongPassword => sleep(pause).await,
@@ -159,11 +160,6 @@ impl Api for Master {
         }
         unless_unreachable(login.test(asking.rotation, &secret).await)
     }
-}
-
-/// A text that is there and not empty.
-fn text<'s>(secret: &'s Secret, name: &str) -> Result<Option<&'s str>> {
-    Ok(secret.expose().optional(name)?.filter(|it| !it.is_empty()))
 }
 
 /// The kind of logins that signs in to an engine.
@@ -177,16 +173,6 @@ fn login(engine: &str) -> Option<&'static dyn Kind> {
         "mariadb" => Some(&crate::sql::Sql(super::mysql::MySql(&super::mysql::MARIADB))),
         _ => None,
     }
-}
-
-/// The secret with the place that RDS tells: an alias in `host` is not in the certificate, and a sign-in that fails for its
-/// name would come after the password is changed.
-fn completed(secret: &Secret, endpoint: Option<&Endpoint>) -> Secret {
-    let Some(endpoint) = endpoint else { return secret.with(Vec::new()) };
-    secret.with(vec![
-        ("host", SecretText::from(endpoint.host.clone())),
-        ("port", SecretText::from(endpoint.port.to_string())),
-    ])
 }
 
 /// The ARN of a database in the secret's account and Region.
@@ -320,7 +306,7 @@ impl Found {
         let fields = secret.expose();
         let Self { of, database } = self;
         let first = database.hosts.first().map_or("nowhere", String::as_str);
-        if let Some(host) = text(secret, "host")?
+        if let Some(host) = secret.expose().filled("host")?
             && !self.answers_at(host).await
         {
             let message = format!("field \"host\" is {host:?}, which is no endpoint of {of}: that is at {first}");

@@ -82,14 +82,14 @@ impl Kind for Redis {
                 );
             }
             let session = admin.open(Which::Admin).await.map_err(|error| error.context("the administrator"))?;
-            return change.on_every_node(&admin, session).await;
+            return change.on_every_node(&admin, Which::Admin, session).await;
         }
         // In the usual rotation the current password signs in, and after a crash too: it is kept.
         match current.open(Which::Current).await {
-            Ok(session) => change.on_every_node(&current, session).await,
+            Ok(session) => change.on_every_node(&current, Which::Current, session).await,
             Err(error) if error.is_rejected() => {
                 let session = pending.open(Which::Current).await?;
-                change.on_every_node(&pending, session).await
+                change.on_every_node(&pending, Which::Current, session).await
             }
             Err(error) => Err(error),
         }
@@ -138,14 +138,14 @@ struct Change<'a> {
 impl Change<'_> {
     /// `session` is one at the node that `by` names; the others are asked of it. Both passwords work wherever this gets to, so
     /// that it may stop anywhere and begin anew.
-    async fn on_every_node(&self, by: &Login<'_>, mut session: Session) -> Result<()> {
+    async fn on_every_node(&self, by: &Login<'_>, which: Which, mut session: Session) -> Result<()> {
         let others = others(&mut session, by.place.host).await?;
         let mut forgetful = self.on(&mut session).await?;
         let mut nodes = vec![(by.place.host.to_owned(), by.place.port)];
         for (host, port) in others {
             let node = Login { place: Place { host: &host, port, ..by.place }, ..*by };
             let reached = async {
-                let mut session = node.open(Which::Admin).await?;
+                let mut session = node.open(which).await?;
                 // The node that was asked may be among those that it names.
                 self.on(&mut session).await
             };
@@ -160,7 +160,7 @@ impl Change<'_> {
         }
         if forgetful {
             self.rotation.note(
-                "the new password is in memory only, because no `aclfile` is in use: a restart brings back what the configuration has"
+                "the new password is in memory only, because ACL SAVE fails, as without an `aclfile`: a restart brings back the old ones"
                     .to_owned(),
             );
         }

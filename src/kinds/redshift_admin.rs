@@ -4,14 +4,15 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use crate::api::{Api, Asking, Profile, Proof, State, arn_in, missing};
+use crate::api::{Api, Asking, Profile, Proof, State, arn_in, login_at, missing, unless_unreachable};
 use crate::error::{Code, Error, Result};
-use crate::kind::{Field, Rotation};
+use crate::kind::{Field, Kind, Rotation};
 use crate::net::same_machine;
 use crate::password::Limits;
 use crate::secret::Secret;
 use crate::services::redshift::{CLUSTERS, GET_NAMESPACE, MODIFY_CLUSTER, UPDATE_NAMESPACE};
 use crate::services::{Answer, Arn, Endpoint, Input, Refusal};
+use crate::tls::SSLROOTCERT;
 
 /// The kind.
 pub(super) struct Admin;
@@ -37,7 +38,7 @@ const PROFILE: Profile = Profile {
         Field::required("username", "the administrator, as Redshift knows it"),
         Field::optional("password", "", "the password; the first rotation makes one where there is none"),
         Field::setting("sslmode", "`verify-full` or `verify-ca`, for the sign-in").default("verify-full"),
-        Field::setting("sslrootcert", "certificates in PEM to trust beside the public ones and those of RDS"),
+        SSLROOTCERT,
     ],
     permissions: &[
         "redshift:DescribeClusters",
@@ -50,6 +51,15 @@ const PROFILE: Profile = Profile {
 };
 
 const LIMITS: Limits = Limits { usual: 32, shortest: 8, longest: 64, exclude: ":/@\"'\\", never: "'\"\\/@ " };
+
+/// The kind of Redshift's logins, where this build has its driver.
+const LOGIN: Option<&dyn Kind> = {
+    #[cfg(feature = "postgres")]
+    let login: Option<&dyn Kind> = Some(&crate::sql::Sql(super::redshift::Redshift));
+    #[cfg(not(feature = "postgres"))]
+    let login = None;
+    login
+};
 
 /// What Redshift says of the administrator's password and of what it opens.
 struct Found {
@@ -72,13 +82,13 @@ impl Api for Admin {
         let fields = secret.expose();
         fields.required("username")?;
         fields.number("port", 1, 65_535)?;
-        text(secret, "host")?;
-        let namespace = text(secret, NAMESPACE)?;
-        if text(secret, CLUSTER_ARN)?.is_some() {
+        secret.expose().filled("host")?;
+        let namespace = secret.expose().filled(NAMESPACE)?;
+        if secret.expose().filled(CLUSTER_ARN)?.is_some() {
             let arn = arn_in(rotation, secret, &[CLUSTER_ARN], "redshift", "cluster", false)?;
             return named(CLUSTER_ARN, arn.splitn(7, ':').nth(6)).map(|_| arn.to_owned());
         }
-        if text(secret, NAMESPACE_ARN)?.is_some() {
+        if secret.expose().filled(NAMESPACE_ARN)?.is_some() {
             let arn = arn_in(rotation, secret, &[NAMESPACE_ARN], "redshift-serverless", "namespace", false)?;
             if namespace.is_none() {
                 return Err(Error::config(Code::Field, format!("field {NAMESPACE:?} is missing"))
@@ -92,7 +102,7 @@ impl Api for Admin {
             let name = named(NAMESPACE, namespace)?;
             return Ok(format!("arn:{partition}:redshift-serverless:{region}:{account}:namespace/{name}"));
         }
-        let Some(cluster) = text(secret, CLUSTER)? else {
+        let Some(cluster) = secret.expose().filled(CLUSTER)? else {
             let all = format!("{CLUSTER:?}, {CLUSTER_ARN:?} and {NAMESPACE:?}");
             return Err(Error::config(Code::Field, format!("none of the fields {all} is there"))
                 .hint("name the cluster or the namespace in one of them"));
@@ -141,7 +151,7 @@ impl Api for Admin {
         } else {
             Some(status.to_owned()).filter(|_| !ready)
         };
-        if let (None, Some(endpoint), Some(host)) = (&busy, &found.endpoint, text(asking.secret, "host")?)
+        if let (None, Some(endpoint), Some(host)) = (&busy, &found.endpoint, asking.secret.expose().filled("host")?)
             && !same_machine(&endpoint.host, host).await
         {
             return refused(
@@ -155,8 +165,7 @@ impl Api for Admin {
     async fn change(&self, asking: &Asking<'_>, _: Option<&str>, pending: &str) -> std::result::Result<(), Refusal> {
         if is_namespace(&asking.of) {
             let fields = asking.secret.expose();
-            let (name, user) = (fields.required(NAMESPACE), fields.required("username"));
-            let (name, user) = (name.map_err(unasked)?, user.map_err(unasked)?);
+            let (name, user) = (fields.required(NAMESPACE)?, fields.required("username")?);
             let input = json!({"namespaceName": name, "adminUsername": user, "adminUserPassword": pending});
             return asking.ask(&UPDATE_NAMESPACE, Input::Json(&input)).await.map(drop);
         }
@@ -165,40 +174,16 @@ impl Api for Admin {
     }
 
     async fn sign_in(&self, asking: &Asking<'_>, state: &State) -> Result<Proof> {
-        #[cfg(feature = "postgres")]
-        {
-            use crate::kind::Kind as _;
-            use crate::secret::SecretText;
-            // The cluster's own name is in its certificate; an alias in `host` is not.
-            let place = state.endpoint.as_ref().map_or_else(Vec::new, |it| {
-                vec![("host", SecretText::from(it.host.clone())), ("port", SecretText::from(it.port.to_string()))]
-            });
-            if place.is_empty() && text(asking.secret, "host")?.is_none() {
-                return Ok(Proof::Told("the secret has no field \"host\"".to_owned()));
-            }
-            let secret = asking.secret.with(place);
-            let login = crate::sql::Sql(super::redshift::Redshift);
-            crate::api::unless_unreachable(login.test(asking.rotation, &secret).await)
+        if state.endpoint.is_none() && asking.secret.expose().filled("host")?.is_none() {
+            return Ok(Proof::Told("the secret has no field \"host\"".to_owned()));
         }
-        #[cfg(not(feature = "postgres"))]
-        {
-            let _ = (asking, state);
-            Ok(Proof::Told("this build has no driver for Redshift".to_owned()))
-        }
+        let Some(login) = LOGIN else { return Ok(Proof::Told("this build has no driver for Redshift".to_owned())) };
+        unless_unreachable(login.test(asking.rotation, &login_at(asking.secret, state.endpoint.as_ref())).await)
     }
 }
 
 fn is_namespace(arn: &str) -> bool {
     Arn::parse(arn).is_some_and(|it| it.service == "redshift-serverless")
-}
-
-fn unasked(error: Error) -> Refusal {
-    Refusal { code: None, error }
-}
-
-/// A text that is there and not empty.
-fn text<'s>(secret: &'s Secret, name: &str) -> Result<Option<&'s str>> {
-    Ok(secret.expose().optional(name)?.filter(|it| !it.is_empty()))
 }
 
 /// A name that cannot be read as anything else in an ARN.

@@ -166,7 +166,7 @@ fn of_cluster(it: DbCluster) -> Database {
 
 fn unknown(arn: &str) -> Refusal {
     let error = Error::config(Code::Field, format!("RDS knows no {arn}"));
-    Refusal { code: None, error: error.hint("check that the database exists in this account and Region") }
+    error.hint("check that the database exists in this account and Region").into()
 }
 
 fn refusal<E>(call: Call, of: &str, error: &SdkError<E>) -> Refusal
@@ -174,8 +174,12 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     // As everywhere: a refusal without a code is one all the same, and no answer is none.
-    let code = error.as_service_error().map(|it| it.code().unwrap_or_default().to_owned());
-    Refusal { code, error: explain(call, of, error) }
+    let answered = error.as_service_error();
+    Refusal {
+        code: answered.map(|it| it.code().unwrap_or_default().to_owned()),
+        said: answered.and_then(|it| it.message()).map(str::to_owned),
+        error: explain(call, of, error),
+    }
 }
 
 fn endpoint(arn: &str, found: Option<(String, i32, String)>) -> Result<Endpoint> {

@@ -13,7 +13,7 @@ use aws_smithy_xml::decode::{Document, ScopedDecoder, try_data};
 use aws_types::service_config::ServiceConfigKey;
 use serde_json::Value;
 
-use super::{Answer, Input, Key, Operation, Protocol, Refusal, Request, Service, domain};
+use super::{Answer, Arn, Input, Key, Operation, Protocol, Refusal, Request, Service, domain};
 use crate::error::{Code, Error, Result};
 use crate::http::{Http, Unanswered};
 use crate::secret::SecretText;
@@ -38,20 +38,15 @@ impl<'a> Place<'a> {
     /// # Errors
     /// Config, when it is no ARN, or there is no Region.
     fn of(arn: &'a str, region: &'a str) -> Result<Self> {
-        let mut parts = arn.split(':');
-        let place = (parts.next(), parts.next(), parts.nth(1));
         // They become part of a host name.
         let plain = |text: &str| {
             !text.is_empty() && text.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-')
         };
-        match place {
-            (Some("arn"), Some(partition), Some(named)) => {
-                let region = if named.is_empty() { region } else { named };
-                if plain(partition) && plain(region) { Some(Self { partition, region }) } else { None }
-            }
-            _ => None,
-        }
-        .ok_or_else(|| {
+        let place = Arn::parse(arn).map(|arn| Self {
+            partition: arn.partition,
+            region: if arn.region.is_empty() { region } else { arn.region },
+        });
+        place.filter(|it| plain(it.partition) && plain(it.region)).ok_or_else(|| {
             Error::config(Code::Field, format!("{arn:?} is no ARN of a resource in a Region"))
                 .hint("the full ARN, as `arn:aws:…:eu-central-1:123456789012:…`")
         })
@@ -94,10 +89,9 @@ impl Signed {
 
     /// Throttling and failures of AWS are tried again, where that does no harm.
     pub(super) async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {
-        let plain = |error| Refusal { code: None, error };
         let Operation { name, action, service, repeatable } = *request.operation;
         let call = Call { service: service.name, name, action, kms: None };
-        let place = Place::of(request.of, request.region).map_err(plain)?;
+        let place = Place::of(request.of, request.region)?;
         let target;
         let (mut method, mut path) = ("POST", "/");
         let (headers, body) = match (service.protocol, &request.input) {
@@ -119,7 +113,8 @@ impl Signed {
                 (vec![("content-type", "application/json")], body.map(ToString::to_string).unwrap_or_default())
             }
             _ => {
-                return Err(plain(Error::new(crate::error::Class::Internal, Code::Panic, "input of another protocol")));
+                let error = Error::new(crate::error::Class::Internal, Code::Panic, "input of another protocol");
+                return Err(error.into());
             }
         };
         let body = SecretText::from(body);
@@ -130,15 +125,15 @@ impl Signed {
             let answered = self.try_once(request, place, &sent).await;
             let refusal = match answered {
                 Ok((head, answer)) if head.status.is_success() => {
-                    return read(service.protocol, name, answer).map_err(plain);
+                    return Ok(read(service.protocol, name, answer)?);
                 }
                 Ok((head, answer)) => {
                     let status = head.status;
                     let (code, said) = refusal(service.protocol, &head, answer.expose());
                     let error = refused(call, request.of, code.as_deref(), said.as_deref(), status.as_u16());
-                    Refusal { code: Some(code.unwrap_or_default()), error }
+                    Refusal { code: Some(code.unwrap_or_default()), said, error }
                 }
-                Err(error) => plain(error),
+                Err(error) => error.into(),
             };
             // A service that says that it did nothing may be asked again, whatever it was.
             let harmless = repeatable || refusal.error.code() == Code::Throttled;

@@ -555,7 +555,7 @@ impl Services for Service {
 
     async fn ask(&self, request: &Request<'_>) -> std::result::Result<services::Answer, services::Refusal> {
         let error = Error::config(Code::Request, format!("there is no {} in memory", request.operation.service.name));
-        Err(services::Refusal { code: None, error })
+        Err(error.into())
     }
 }
 

@@ -91,7 +91,7 @@ impl Credential for Bedrock {
         };
         // Who is not allowed to ask and who is not known get one code. But only of a key that it knows can AWS say whose it
         // is, and it says so to whom it denies something.
-        let said = refusal.said().unwrap_or_default();
+        let said = refusal.said.as_deref().unwrap_or_default();
         let named = said.split_whitespace().find(|word| word.starts_with("arn:") && word.contains(":user/"));
         match refusal.code.as_deref() {
             Some("AccessDeniedException") if named.is_some() => {

@@ -99,7 +99,7 @@ impl Credential for Smtp {
 fn server(user: &User<'_>, secret: &Secret) -> Result<(String, u16)> {
     let fields = secret.expose();
     let port = fields.number("port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok()).unwrap_or(PORT);
-    let host = match fields.optional("host")?.filter(|it| !it.is_empty()) {
+    let host = match fields.filled("host")? {
         Some(host) => host.to_owned(),
         None => format!("email-smtp.{}.{}", user.region(secret)?, domain(user.home.partition)),
     };
