@@ -542,8 +542,8 @@ async fn the_live_key_and_those_of_other_users_are_not_withdrawn() {
     // Somebody puts another user into the secret: AWSPREVIOUS holds a key of whom this secret is no longer for.
     let bedrock = Bedrock::start(json!({}));
     let version = "moved-version-0000000000000000000000";
-    let moved = bedrock.world.value("AWSCURRENT").unwrap().replace(&bedrock.first.id, "ACCAANOTHER");
-    let payload = Payload::Text(moved);
+    let moved = json!({"kind": "bedrock-api-key", "username": USER, "AWS_BEARER_TOKEN_BEDROCK": "new", "credentialid": "ACCAANOTHER"});
+    let payload = Payload::Text(moved.to_string());
     bedrock.world.service.put(SECRET, version, payload, &["AWSCURRENT".to_owned()]).unwrap();
     let previous = bedrock.world.value("AWSPREVIOUS").unwrap();
     assert!(previous.contains(&bedrock.first.id));
