@@ -74,7 +74,9 @@ bench: postgres mariadb
 ## docs: bring the generated parts of the documents up to date
 .PHONY: docs
 docs:
-	cargo run --quiet -p keywheel-dev --bin docs -- refresh README.md docs/kinds.md
+	cargo run --quiet -p keywheel-dev --bin docs -- refresh README.md docs/kinds.md docs/recipes.md
+	cargo run --quiet -p keywheel-dev --bin docs -- schema > target/recipe.schema.json
+	cp target/recipe.schema.json docs/recipe.schema.json
 
 ## build: the function for Lambda, for ARCH=arm64 or ARCH=x86_64
 .PHONY: build

@@ -28,27 +28,37 @@ pub(crate) fn named(secret: &Secret) -> Result<Option<&str>> {
     }
 }
 
-/// Reads the administrator's secret `arn`: its current value, with host, port and engine looked up if AWS manages it.
+/// Reads the administrator's secret `arn`: its current value, as it is.
 ///
 /// # Errors
-/// Config, when the function does not allow it, it has no value, or names no host.
-pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
+/// Config, when the function does not allow it, or it has no value.
+pub(crate) async fn value(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
     let allowed = &rotation.settings.admin_secrets;
     if !allowed.is_empty() && !allowed.iter().any(|it| is(it, arn)) {
         return Err(Error::config(Code::Admin, format!("the administrator's secret {arn} is not allowed"))
             .hint("KEYWHEEL_ADMIN_SECRETS has the ones that are"));
     }
-    let store = rotation.services.secret(arn);
-    let about = |error: Error| error.context("the administrator's secret");
-    let secret = store.get(Version::Current).await.map_err(about)?;
-    let secret = secret.ok_or_else(|| {
+    let secret = rotation.services.secret(arn).get(Version::Current).await.map_err(about)?;
+    secret.ok_or_else(|| {
         Error::config(Code::Admin, format!("the administrator's secret {arn} does not exist or has no value"))
-    })?;
+    })
+}
+
+fn about(error: Error) -> Error {
+    error.context("the administrator's secret")
+}
+
+/// Reads the administrator's secret `arn`: its current value, with host, port and engine looked up if AWS manages it.
+///
+/// # Errors
+/// Config, when the function does not allow it, it has no value, or names no host.
+pub(crate) async fn read(rotation: &Rotation<'_>, arn: &str) -> Result<Secret> {
+    let secret = value(rotation, arn).await?;
     // AWS puts user name and password alone into the secrets that it manages, and says by tags whose they are.
     if secret.expose().names().any(|name| name == "host") {
         return Ok(secret);
     }
-    let tags = store.describe().await.map_err(about)?.tags;
+    let tags = rotation.services.secret(arn).describe().await.map_err(about)?.tags;
     let managed = managed(&tags).ok_or_else(|| {
         Error::config(Code::Admin, format!("the administrator's secret {arn} names no host"))
             .hint("add `host` and `port`; a secret that RDS or Redshift manages says by a tag whose it is")

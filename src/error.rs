@@ -123,6 +123,16 @@ codes! {
         "check the secret named by `masterarn`";
     Pair = "pair", "The other user of an alternating pair cannot be made or is not ours to change.",
         "see the message; an administrator can mend it";
+    Recipe = "recipe", "A recipe cannot be used: an unknown key, a template that finds nothing, or a class without what it needs.",
+        "mend the key of the recipe that the message names";
+    Answer = "answer", "The service's answer is not what the recipe expects; the message has status and place.",
+        "compare the recipe, and the fields of the secret that it uses, with the service's documentation";
+    Address = "address", "A URL may not be used: it is not https, or its address is a private one or a metadata service's.",
+        "use the service's public https URL, or allow private addresses with field \"network\"";
+    Identity = "identity", "The key works, and is somebody else's.",
+        "put a key of the owner that the secret names into it, or mend the fields that say who that is";
+    ByHand = "by-hand", "The service has no way to make such a key: a person has to, and has not yet.",
+        "stage the new key as AWSPENDING; the message says where it is made, and how";
     KeyLimit = "key-limit", "The service holds as many keys as it allows, and one of them is not provably ours to delete.",
         "delete the key that the message names, if nothing uses it";
     RotationOff = "rotation-off", "Rotation is not enabled for the secret.",
@@ -165,6 +175,8 @@ codes! {
         "nothing, if it comes back: Secrets Manager tries again";
     Server = "server", "The server answered with an error that has no case of its own here; the message has its code.",
         "look the code up in the server's documentation; its log has the message";
+    Limited = "limited", "The service limits the rate of requests.",
+        "nothing, if it is rare; else spread the rotations over the day with a schedule window";
     Throttled = "throttled", "AWS limits the rate of requests.",
         "nothing, if it is rare; else spread the rotations over the day with a schedule window";
     Aws = "aws", "AWS failed or did not answer.",

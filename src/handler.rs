@@ -33,7 +33,7 @@ pub async fn handle(
     services: &dyn Services,
 ) -> Result<()> {
     let started = Instant::now();
-    let progress = Progress::default();
+    let progress = Progress::until(deadline);
     let event = match Event::parse(payload) {
         Ok(event) => event,
         Err(failure) => {

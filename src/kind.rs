@@ -1,10 +1,13 @@
 //! What a kind of credential is, and what it may use. To add one: one file in `kinds/`, one entry in [`crate::kinds::KINDS`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::error::{Code, Effect, Error, Result};
 use crate::secret::{Exposed, Secret};
@@ -56,13 +59,22 @@ pub trait Kind: Send + Sync {
         &[]
     }
 
-    /// Whether `previous` holds a credential that a rotation of `current` may withdraw. A kind that mints says no where it
-    /// is another owner's, or the one in `current` in another form.
+    /// Whether `previous` holds a credential that a rotation of `current` may withdraw: not where both share a rotated
+    /// field, because somebody edited a note, and both hold the live one. A kind that mints says no too where it is another
+    /// owner's, or the one in `current` in another form.
     ///
     /// # Errors
     /// Config, when a value does not say it properly.
-    fn retires(&self, _rotation: &Rotation<'_>, _current: &Secret, _previous: &Secret) -> Result<bool> {
-        Ok(true)
+    fn retires(&self, rotation: &Rotation<'_>, current: &Secret, previous: &Secret) -> Result<bool> {
+        Ok(!self.rotates(rotation, current)?.iter().any(|field| previous.expose().same(current.expose(), field)))
+    }
+
+    /// A kind whose secrets say themselves how they are rotated: the kind of this one. The engine goes on with that.
+    ///
+    /// # Errors
+    /// Config, when the secret does not say it properly; what asking for it can fail with.
+    async fn of_secret(&self, _rotation: &Rotation<'_>, _secret: &Secret) -> Result<Option<Box<dyn Kind>>> {
+        Ok(None)
     }
 
     /// createSecret: the value to stage as AWSPENDING.
@@ -70,6 +82,12 @@ pub trait Kind: Send + Sync {
     /// A kind that mints names what it makes after the token, and first removes what an earlier try for the same token
     /// has left behind. It is not called when the pending version already holds a value.
     async fn create(&self, rotation: &Rotation<'_>, current: &Secret) -> Result<Secret>;
+
+    /// createSecret, when the pending version already holds a value: remove what another try for the same token may have
+    /// made beside it.
+    async fn clear(&self, _rotation: &Rotation<'_>, _current: &Secret, _pending: &Secret) -> Result<()> {
+        Ok(())
+    }
 
     /// setSecret: make the service accept `pending`; nothing to do when it does already, completely.
     ///
@@ -153,6 +171,8 @@ pub struct Settings {
     pub username_limit: Option<String>,
     /// Those of AWS's function for users of ElastiCache.
     pub elasticache: ElastiCache,
+    /// Addresses of hosts (`api.example.com:443`) that are used as they are, instead of asking DNS: for tests.
+    pub hosts: BTreeMap<String, SocketAddr>,
 }
 
 /// The environment variables of AWS's rotation function for users of ElastiCache, as they are written.
@@ -206,6 +226,12 @@ impl Rotation<'_> {
         }
     }
 
+    /// How much time the step has left; `None` when nobody set it a limit.
+    #[must_use]
+    pub fn left(&self) -> Option<Duration> {
+        self.progress.deadline.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
     /// The parts of the secret's ARN.
     ///
     /// # Errors
@@ -249,9 +275,16 @@ pub struct Progress {
     pub(crate) kind: OnceLock<&'static str>,
     pub(crate) note: OnceLock<String>,
     waiting: Mutex<Option<String>>,
+    deadline: Option<Instant>,
 }
 
 impl Progress {
+    /// Of a step that has time until then.
+    #[must_use]
+    pub fn until(deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..Self::default() }
+    }
+
     /// The name of the secret's kind, once it is known.
     #[must_use]
     pub fn kind(&self) -> Option<&'static str> {

@@ -1,6 +1,7 @@
 //! The registry of kinds.
 
 mod cache;
+pub mod http;
 mod iam;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -16,14 +17,18 @@ mod redshift;
 mod redshift_admin;
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use crate::error::{Code, Error, Result};
 use crate::kind::Kind;
 use crate::secret::Secret;
 
-/// Every kind of this build. One entry makes a kind known to the function, the documentation, the template's tests and
-/// the conformance tests.
-pub const KINDS: &[&dyn Kind] = &[
+/// Every kind of this build, with those of the recipes. One entry makes a kind known to the function, the documentation, the
+/// template's tests and the conformance tests.
+pub static KINDS: LazyLock<Vec<&'static dyn Kind>> =
+    LazyLock::new(|| NATIVE.iter().copied().chain(http::providers()).collect());
+
+const NATIVE: &[&dyn Kind] = &[
     &random::Random,
     #[cfg(feature = "postgres")]
     &crate::sql::Sql(postgres::Postgres),
@@ -43,6 +48,7 @@ pub const KINDS: &[&dyn Kind] = &[
     #[cfg(feature = "rds")]
     &crate::api::ByApi(rds_master::Master),
     &crate::api::ByApi(redshift_admin::Admin),
+    &http::Own,
 ];
 
 /// The tag that names the kind; it goes before the fields of the value.
@@ -106,7 +112,7 @@ mod tests {
     fn selected(tag: Option<&str>, value: &str) -> Result<&'static str> {
         let tags = tag.map(|tag| (KIND_TAG.to_owned(), tag.to_owned())).into_iter().collect();
         let secret = Secret::parse(value.to_owned())?;
-        select(KINDS, &tags, &secret).map(|kind| kind.names()[0])
+        select(&KINDS, &tags, &secret).map(|kind| kind.names()[0])
     }
 
     #[test]
@@ -148,7 +154,7 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count, "a name selects two kinds");
-        for kind in KINDS {
+        for kind in KINDS.iter() {
             assert!(!kind.summary().is_empty());
             let example = Secret::parse(kind.example().to_owned()).unwrap();
             for field in kind.fields() {

@@ -31,7 +31,7 @@
 //! for step in ["createSecret", "setSecret", "testSecret", "finishSecret"] {
 //!     let event = json!({"Step": step, "SecretId": "gateway", "ClientRequestToken": token});
 //!     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
-//!     keywheel::handler::handle(event, "local", deadline, &Settings::default(), keywheel::kinds::KINDS, &aws).await?;
+//!     keywheel::handler::handle(event, "local", deadline, &Settings::default(), &keywheel::kinds::KINDS, &aws).await?;
 //! }
 //! let (version, _value, labels) = aws.get("gateway", None, Some("AWSCURRENT")).map_err(refused)?;
 //! assert_eq!(version, token);

@@ -1,5 +1,6 @@
 //! The Lambda function's cold start. The only file that reads the environment.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +41,7 @@ async fn start() -> Result<(), lambda_runtime::Error> {
             longest_wait: variable("MAX_WAITING_TIME_FOR_ACTIVE_IN_SECONDS"),
             interval: variable("WAITING_RETRY_INTERVAL_IN_SECONDS"),
         },
+        hosts: BTreeMap::new(),
     };
     // A file of authorities that cannot be read is told by the invocations that need it, where it is looked for.
     let http = Http::new(&settings.trust).or_else(|_| Http::new(&tls::Trust::default()))?;
@@ -59,7 +61,7 @@ async fn start() -> Result<(), lambda_runtime::Error> {
     run(service_fn(|event: LambdaEvent<Value>| async move {
         let request = &event.context.request_id;
         let deadline = deadline(event.context.deadline());
-        handle(event.payload, request, deadline, settings, KINDS, services).await
+        handle(event.payload, request, deadline, settings, &KINDS, services).await
     }))
     .await
 }

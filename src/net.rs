@@ -23,8 +23,16 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
 /// # Errors
 /// Transient, when the name does not resolve or nobody answers.
 pub(crate) async fn connect(host: &str, port: u16, place: &str) -> Result<TcpStream> {
+    connect_to(&resolve(host, port).await?, host, place).await
+}
+
+/// Connects to the first of `addresses`, those of `host`, that answers.
+///
+/// # Errors
+/// Transient, when nobody does.
+pub(crate) async fn connect_to(addresses: &[SocketAddr], host: &str, place: &str) -> Result<TcpStream> {
     let mut last = None;
-    for address in resolve(host, port).await? {
+    for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 // Small messages to and fro: waiting to fill a packet only adds time.

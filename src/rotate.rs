@@ -3,6 +3,8 @@
 //! Secrets Manager calls the function once per step, and when one fails it tries all four again with the same token. So
 //! every step may meet what an earlier run of it has done, in full or in part, and ends in the same state.
 
+use std::ops::Deref;
+
 use crate::error::{Code, Error, Result};
 use crate::event::{Event, Step};
 use crate::kind::{Kind, Progress, Rotation, Settings, Versions};
@@ -84,14 +86,19 @@ impl Engine<'_> {
 
     async fn create(&self, event: &Event, rotation: &Rotation<'_>) -> Result<Outcome> {
         let current = self.current().await?;
-        let kind = self.kind(rotation, &current)?;
+        let kind = &*self.kind(rotation, &current).await?;
         // A chosen value costs nothing, so it is put at once and Secrets Manager says if there is one already. A minted
         // one must not be made twice, so it is looked for first.
         if kind.mints() {
-            if let Some(pending) = self.store.get(Version::Pending(rotation.token)).await? {
-                return check_pair(kind, rotation, &current, &pending).map(|()| Outcome::Done);
+            let pending = self.store.get(Version::Pending(rotation.token)).await?;
+            if let Some(pending) = &pending {
+                check_pair(kind, rotation, &current, pending)?;
             }
             self.withdraw_previous(kind, rotation, &current).await?;
+            if let Some(pending) = &pending {
+                kind.clear(rotation, &current, pending).await?;
+                return Ok(Outcome::Done);
+            }
         }
         let made = kind.create(rotation, &current).await.map_err(|error| with_example(kind, error))?;
         check_pair(kind, rotation, &current, &made)?;
@@ -128,7 +135,7 @@ impl Engine<'_> {
     async fn set(&self, rotation: &Rotation<'_>) -> Result<Outcome> {
         let pending = self.pending(rotation.token).await?.ok_or_else(|| no_value(rotation.token))?;
         let current = self.current().await?;
-        let kind = self.kind(rotation, &current)?;
+        let kind = &*self.kind(rotation, &current).await?;
         check_pair(kind, rotation, &current, &pending)?;
         let versions = Versions { current: &current, pending: &pending, store: self.store };
         match kind.set(rotation, versions).await {
@@ -152,14 +159,14 @@ impl Engine<'_> {
             Some(pending) => (pending, Outcome::Done),
             None => (self.current().await?, Outcome::TestedCurrent),
         };
-        let kind = self.kind(rotation, &value)?;
+        let kind = &*self.kind(rotation, &value).await?;
         kind.test(rotation, &value).await.map_err(|error| with_example(kind, error))?;
         Ok(outcome)
     }
 
     async fn finish(&self, rotation: &Rotation<'_>, described: &Description) -> Result<Outcome> {
         let pending = self.pending(rotation.token).await?.ok_or_else(|| no_value(rotation.token))?;
-        let kind = self.kind(rotation, &pending)?;
+        let kind = &*self.kind(rotation, &pending).await?;
         // The steps may arrive in any order, so the value is tested once more. No answer is no objection: testSecret has
         // had one, and a service that is down now is down for the old credential too.
         let outcome = match kind.test(rotation, &pending).await {
@@ -198,27 +205,42 @@ impl Engine<'_> {
         get_written(self.store, Version::Pending(token)).await
     }
 
-    fn kind(&self, rotation: &Rotation<'_>, secret: &Secret) -> Result<&dyn Kind> {
+    async fn kind(&self, rotation: &Rotation<'_>, secret: &Secret) -> Result<Chosen<'_>> {
         let kind = select(self.kinds, rotation.tags, secret)?;
         if let Some(name) = kind.names().first() {
             // Only the first of a step's selections counts, and they are all alike.
             let _ = rotation.progress.kind.set(name);
         }
-        Ok(kind)
+        let own = kind.of_secret(rotation, secret).await.map_err(|error| with_example(kind, error))?;
+        Ok(own.map_or(Chosen::Known(kind), Chosen::Own))
     }
 
     /// The old credential lives until the next rotation, which is this one. Pods have had a whole period to move.
     async fn withdraw_previous(&self, kind: &dyn Kind, rotation: &Rotation<'_>, current: &Secret) -> Result<()> {
         let Some(previous) = self.store.get(Version::Previous).await? else { return Ok(()) };
-        let rotated = kind.rotates(rotation, current)?;
-        // Somebody edited a note: both versions hold the live credential.
-        if rotated.iter().any(|field| previous.expose().same(current.expose(), field)) {
-            return Ok(());
-        }
         if !kind.retires(rotation, current, &previous)? {
             return Ok(());
         }
         kind.revoke(rotation, &previous).await
+    }
+}
+
+/// The kind of a secret.
+enum Chosen<'k> {
+    /// One of the engine's.
+    Known(&'k dyn Kind),
+    /// The one that the secret itself describes.
+    Own(Box<dyn Kind>),
+}
+
+impl<'k> Deref for Chosen<'k> {
+    type Target = dyn Kind + 'k;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Known(kind) => *kind,
+            Self::Own(kind) => &**kind,
+        }
     }
 }
 

@@ -47,6 +47,20 @@ pub trait Services: Send + Sync {
         Err(without_rds(arn))
     }
 
+    /// Signs a request to `service` in `region` with AWS's signature, by `key` or else by the function's role.
+    ///
+    /// # Errors
+    /// Config, when there are no credentials, or the request cannot be signed.
+    async fn sign(
+        &self,
+        _request: &mut http::Request<Vec<u8>>,
+        service: &str,
+        _region: &str,
+        _key: Option<Key<'_>>,
+    ) -> Result<()> {
+        Err(Error::config(Code::Environment, format!("nothing here signs requests to {service}")))
+    }
+
     /// Asks an AWS service that has no method of its own here.
     ///
     /// # Errors

@@ -8,10 +8,13 @@ use keywheel_dev::watch::root;
 
 const COMPATIBILITY: &str = "docs/compatibility.md";
 const KINDS: &str = "docs/kinds.md";
+const RECIPES: &str = "docs/recipes.md";
 
 #[test]
 fn the_tables_of_the_documents_are_those_of_the_code() {
-    for (name, part) in [("README.md", "| `tls-name` |"), (KINDS, "| `sslrootcert` |")] {
+    for (name, part) in
+        [("README.md", "| `tls-name` |"), (KINDS, "| `sslrootcert` |"), (RECIPES, "| `adminarn` |")]
+    {
         let text = std::fs::read_to_string(root().join(name)).unwrap();
         assert!(text.contains(part), "{name}: run `make docs`");
         assert!(refresh(&text) == text, "{name} is out of date: run `make docs`");
@@ -19,8 +22,15 @@ fn the_tables_of_the_documents_are_those_of_the_code() {
 }
 
 #[test]
+fn the_schema_of_recipes_is_that_of_the_code() {
+    let text = std::fs::read_to_string(root().join("docs/recipe.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(schema, keywheel::kinds::http::schema(), "docs/recipe.schema.json is out of date: run `make docs`");
+}
+
+#[test]
 fn links_between_documents_lead_somewhere() {
-    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", COMPATIBILITY, KINDS] {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", COMPATIBILITY, KINDS, RECIPES] {
         let file = root().join(name);
         let text = std::fs::read_to_string(&file).unwrap();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -196,7 +196,8 @@ impl<C: Credential> Kind for Iam<C> {
         let ids = self.0.profile().ids;
         let (user, live) = (User::read(rotation, current)?, field(current, ids)?);
         let same = User::read(rotation, previous).is_ok_and(|it| it.name == user.name);
-        Ok(same && field(previous, ids).is_ok_and(|retired| retired != live))
+        let shared = self.0.rotates(current).into_iter().any(|field| previous.expose().same(current.expose(), field));
+        Ok(same && !shared && field(previous, ids).is_ok_and(|retired| retired != live))
     }
 
     async fn create(&self, rotation: &Rotation<'_>, current: &Secret) -> Result<Secret> {

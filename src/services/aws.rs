@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 #[cfg(feature = "rds")]
 use super::Database;
 use super::signed::Signed;
-use super::{Answer, Endpoint, Managed, Refusal, Request, Services, redshift};
+use super::{Answer, Endpoint, Key, Managed, Refusal, Request, Services, redshift};
 use crate::error::Result;
 use crate::http::Http;
 use crate::store::Store;
@@ -91,6 +91,16 @@ impl Services for Aws {
     #[cfg(feature = "rds")]
     async fn set_password(&self, arn: &str, password: &str) -> std::result::Result<Database, Refusal> {
         self.rds.set_password(arn, password).await
+    }
+
+    async fn sign(
+        &self,
+        request: &mut http::Request<Vec<u8>>,
+        service: &str,
+        region: &str,
+        key: Option<Key<'_>>,
+    ) -> Result<()> {
+        self.signed.sign(request, service, region, key).await
     }
 
     async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {

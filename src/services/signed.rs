@@ -187,16 +187,49 @@ impl Signed {
         let url = format!("{}{path}", self.endpoint(service, place).trim_end_matches('/'));
         let unsigned = http::Request::builder().method(method).uri(url.as_str());
         let unsigned = headers.iter().fold(unsigned, |it, (name, value)| it.header(*name, *value));
-        let finish = |it: http::request::Builder| it.body(SdkBody::from(body)).map_err(|error| error.to_string());
-        let credentials = match request.key {
-            Some(Key::Bearer(key)) => {
-                let value = SecretText::from(format!("Bearer {key}"));
-                let mut value = http::HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
-                value.set_sensitive(true);
-                return finish(unsigned.header("authorization", value));
-            }
+        let key = request.key;
+        let mut request = unsigned.body(SdkBody::from(body)).map_err(|error| error.to_string())?;
+        if let Some(Key::Bearer(key)) = key {
+            let value = SecretText::from(format!("Bearer {key}"));
+            let mut value = http::HeaderValue::from_str(value.expose()).map_err(|error| error.to_string())?;
+            value.set_sensitive(true);
+            request.headers_mut().insert("authorization", value);
+        } else {
+            let name = service.signs_as.unwrap_or(service.prefix);
+            self.signature(&mut request, body.as_bytes(), name, place.region, key).await?;
+        }
+        Ok(request)
+    }
+
+    /// Signs a request to anything that takes AWS's signatures.
+    ///
+    /// # Errors
+    /// Config, when there are no credentials, or the request cannot be signed.
+    pub(super) async fn sign(
+        &self,
+        request: &mut http::Request<Vec<u8>>,
+        service: &str,
+        region: &str,
+        key: Option<Key<'_>>,
+    ) -> Result<()> {
+        let body = request.body().clone();
+        self.signature(request, &body, service, region, key).await.map_err(|why| {
+            Error::config(Code::Environment, format!("a request to {service} cannot be signed: {why}"))
+                .hint("check the credentials of the function's role")
+        })
+    }
+
+    async fn signature<B>(
+        &self,
+        request: &mut http::Request<B>,
+        body: &[u8],
+        service: &str,
+        region: &str,
+        key: Option<Key<'_>>,
+    ) -> std::result::Result<(), String> {
+        let credentials = match key {
             Some(Key::Pair(id, secret)) => Credentials::new(id, secret, None, None, "the secret"),
-            None => {
+            _ => {
                 let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
                 provider.provide_credentials().await.map_err(|error| error.to_string())?
             }
@@ -205,19 +238,23 @@ impl Signed {
         let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
-            .region(place.region)
-            .name(service.signs_as.unwrap_or(service.prefix))
+            .region(region)
+            .name(service)
             .time(time)
             .settings(SigningSettings::default())
             .build()
             .map_err(|error| error.to_string())?;
+        let url = request.uri().to_string();
+        let mut headers = Vec::new();
+        for (name, value) in request.headers() {
+            headers.push((name.as_str(), value.to_str().map_err(|error| error.to_string())?));
+        }
         let signable =
-            SignableRequest::new(method, url.as_str(), headers.iter().copied(), SignableBody::Bytes(body.as_bytes()));
+            SignableRequest::new(request.method().as_str(), url, headers.into_iter(), SignableBody::Bytes(body));
         let signed = sign(signable.map_err(|error| error.to_string())?, &parameters.into());
         let (instructions, _) = signed.map_err(|error| error.to_string())?.into_parts();
-        let mut request = finish(unsigned)?;
-        instructions.apply_to_request_http1x(&mut request);
-        Ok(request)
+        instructions.apply_to_request_http1x(request);
+        Ok(())
     }
 
     /// As the SDK's clients choose it: what was said in code, for this service, for all services, or AWS's.

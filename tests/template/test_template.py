@@ -54,6 +54,7 @@ CHOICES = {
         "opensearch-master",
         "rds-master",
         "redshift-admin",
+        "http",
     ],
     "Authentication": ["PodIdentity", "IRSA"],
     "MountFields": ["true", "false"],
