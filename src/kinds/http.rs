@@ -183,8 +183,8 @@ impl Recipe {
         if self.class == Class::Slots && self.slots().is_some_and(|it| it.len() != 2) {
             return Err("`alternate.values` must be two".to_owned());
         }
-        if has("revoke") && self.revoke_id().is_none() {
-            return Err("`revoke.id` must name a rotated field".to_owned());
+        if has("revoke") && self.id_field().is_none() && self.matches().is_none() {
+            return Err("`revoke.id` must name a rotated field, unless `list.match` finds the key".to_owned());
         }
         if !self.key_name().ends_with("{{ token }}") {
             return Err("`key_name` must end with `{{ token }}`".to_owned());
@@ -241,12 +241,18 @@ impl Recipe {
     }
 
     /// The field that has a key's id.
-    fn revoke_id(&self) -> Option<&str> {
+    fn id_field(&self) -> Option<&str> {
         let said = self.revokes().first()?.get("id").and_then(Value::as_str);
         match said {
             Some(said) => self.rotated().find(|it| *it == said),
+            None if self.matches().is_some() => None,
             None => self.rotated().nth(1),
         }
+    }
+
+    /// By which fields a key is found in a list.
+    fn matches(&self) -> Option<&Map<String, Value>> {
+        self.root.get("list")?.get("match")?.as_object()
     }
 
     /// The error for a recipe that does not fit; `key` says where in it.
@@ -431,6 +437,13 @@ impl<'a> Turn<'a> {
                     all.push(Listed { id, name: text("name")?.unwrap_or_default(), item: item.clone() });
                 }
             }
+            if request.get("offset").and_then(Value::as_bool).unwrap_or_default() {
+                if items.is_empty() {
+                    break;
+                }
+                page = Context::from(all.len());
+                continue;
+            }
             let next = request.get("next").map(|next| self.at(&answer, "list.next", next, &context)).transpose()?;
             match next.flatten().and_then(scalar) {
                 Some(next) => page = Context::from(next),
@@ -442,13 +455,10 @@ impl<'a> Turn<'a> {
 
     /// The id of the key in `secret`, where that is known.
     fn id_of(&self, secret: &Secret, listed: Option<&[Listed]>) -> Result<Option<String>> {
-        let Some(field) = self.recipe.revoke_id() else { return Ok(None) };
-        if let Some(id) = secret.expose().value(field).and_then(scalar) {
+        if let Some(id) = self.recipe.id_field().and_then(|field| secret.expose().value(field)).and_then(scalar) {
             return Ok(Some(id));
         }
-        let Some(rules) = self.recipe.root.get("list").and_then(|it| it.get("match")).and_then(Value::as_object) else {
-            return Ok(None);
-        };
+        let Some(rules) = self.recipe.matches() else { return Ok(None) };
         let context = self.context(secret, Vec::new())?;
         for key in listed.unwrap_or_default() {
             let mut alike = !rules.is_empty();
@@ -733,13 +743,17 @@ impl Recipe {
             Err(error) if error.is_rejected() && turn.which() == Which::Current => {
                 turn.verify(pending, Which::Pending).await.map_err(|_| error)
             }
+            // A further key may be there from an earlier try, and not every service has a status for that.
+            Err(error) if self.coexists() && !error.is_rejected() => {
+                turn.verify(pending, Which::Pending).await.map_err(|_| error)
+            }
             Err(error) => Err(error),
             Ok(_) => turn.known(pending, turn.within()).await,
         }
     }
 
     async fn revoke(&self, rotation: &Rotation<'_>, retired: &Secret) -> Result<()> {
-        if self.revoke_id().is_none() {
+        if self.revokes().is_empty() {
             return Ok(());
         }
         let turn = Turn::new(self, rotation, &[retired]).await?;
@@ -751,8 +765,11 @@ impl Recipe {
         match id {
             Some(id) => turn.withdraw(retired, &id).await,
             None => {
-                let field = self.revoke_id().unwrap_or_default();
-                rotation.note(format!("the key before this one is not withdrawn: its secret has no \"{field}\""));
+                let why = match self.id_field() {
+                    Some(field) => format!("its secret has no \"{field}\""),
+                    None => "the service's list does not have it".to_owned(),
+                };
+                rotation.note(format!("the key before this one is not withdrawn: {why}"));
                 Ok(())
             }
         }
@@ -872,7 +889,7 @@ impl Kind for Provider {
         let recipe = self.recipe()?;
         let (current, previous) = (current.expose(), previous.expose());
         let shared = |name: &str| current.value(name).is_some() && current.same(previous, name);
-        let id = recipe.revoke_id().is_some_and(shared);
+        let id = recipe.id_field().is_some_and(shared);
         Ok(!id && !shared(recipe.credential()) && recipe.same_owner(current, previous))
     }
 

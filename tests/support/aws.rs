@@ -1,7 +1,7 @@
 //! A stand-in for AWS at HTTP level: it answers each request by a rule, or passes it on to a server such as moto.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -201,8 +201,9 @@ impl Inner {
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Asked> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
+/// One request, if one comes.
+pub(super) fn read(stream: impl Read) -> Option<Asked> {
+    let mut reader = BufReader::new(stream);
     let mut asked = Asked::default();
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;

@@ -12,6 +12,7 @@
 pub mod aws;
 pub mod iam;
 pub mod sql;
+pub mod vendor;
 
 use std::future::Future;
 use std::pin::Pin;

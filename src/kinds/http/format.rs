@@ -57,7 +57,7 @@ const OAUTH2: &[Key] = &[
     must("client_id", Template, "the client"),
     must("client_secret", Template, "its secret"),
     may("form", TEXTS, "further parameters, such as `scope`"),
-    may("style", Choice(&["form", "basic"]), "where client and secret are sent; `form` without it"),
+    may("style", Choice(&["form", "basic", "json"]), "where client and secret are sent: in a form (without it), in the header, or as JSON"),
 ];
 
 const SIGV4: &[Key] = &[
@@ -106,11 +106,12 @@ const LIST: &[Key] = request![
     must("id", Template, "JSON Pointer to the id in an item"),
     must("name", Template, "JSON Pointer to the name in an item"),
     may("next", Template, "JSON Pointer to what `page` is for the next request; there is none if that is absent, null, false or empty"),
+    may("offset", Flag, "whether `page` is how many items there were so far; an empty page ends the list"),
     may("match", POINTERS, "field of the secret = JSON Pointer in an item: how a key is known whose id the secret does not have"),
 ];
 const REVOKE: &[Key] = request![
     may("gone", STATUSES, "the statuses that mean that it is gone already; without it, 404 and 410"),
-    may("id", Text, "the field that has the key's id, in the first of several; without it, the second rotated field"),
+    may("id", Text, "the field that has the key's id, in the first of several; without it, the second rotated field, or none if `list.match` finds the key"),
 ];
 const VERIFY: &[Key] = request![
     may("identity", TEXTS, "JSON Pointer = what must be there, else the key is somebody else's"),

@@ -335,7 +335,12 @@ impl<'a> Session<'a> {
             let value = templates.optional(value.as_str().unwrap_or_default(), context);
             form.extend(value.map_err(|why| wrong("form", why))?.map(|it| (key.clone(), it)));
         }
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let body = if template("style") == "json" {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Value::Object(form.into_iter().map(|(key, value)| (key, Value::String(value))).collect()).to_string()
+        } else {
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
+        };
         let ready =
             Ready { method: Method::POST, uri, headers, body: SecretText::from(body), place, repeatable: true };
         let Received { status, body, .. } = self.deliver(&ready, Vec::new()).await?;
