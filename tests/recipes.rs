@@ -32,6 +32,11 @@ impl Case {
         RECIPES.iter().map(|(name, _, text)| Self::of(name, text))
     }
 
+    /// One that stands for all, where what is tested has nothing to do with the recipe.
+    fn grafana() -> Self {
+        Self::all().find(|case| case.name == "grafana").unwrap()
+    }
+
     /// Those of which this is true.
     fn with(wanted: impl Fn(&Self) -> bool) -> impl Iterator<Item = Self> {
         Self::all().filter(move |case| wanted(case))
@@ -194,7 +199,7 @@ async fn a_lost_answer_is_healed_by_the_next_try() {
 
 #[tokio::test]
 async fn a_refused_administrator_is_told_as_such_and_nothing_is_changed() {
-    for case in Case::with(|case| case.recipe["admin"].is_object()) {
+    for case in Case::with(|case| case.recipe["admin"].is_object() && case.class() != "staged") {
         let world = case.world();
         let credential = case.recipe["admin_example"].as_object().unwrap().clone();
         let wrong = credential.iter().map(|(name, value)| match value {
@@ -215,7 +220,7 @@ async fn a_refused_administrator_is_told_as_such_and_nothing_is_changed() {
 
 #[tokio::test]
 async fn a_new_key_that_is_refused_is_not_promoted() {
-    let case = Case::all().find(|case| case.class() == "minted").unwrap();
+    let case = Case::grafana();
     let world = case.world();
     world.step("createSecret").await.unwrap();
     let pending = Case::value(&world, "AWSPENDING")[case.credential()].as_str().unwrap().to_owned();
@@ -239,8 +244,7 @@ async fn a_new_key_that_is_refused_is_not_promoted() {
 
 #[tokio::test]
 async fn answers_that_are_none_are_told_apart() {
-    let text = Case::all().find(|case| case.class() == "minted").map(|case| case.name).unwrap();
-    let case = Case::all().find(|case| case.name == text).unwrap();
+    let case = Case::grafana();
     let location = vec![("location", "https://elsewhere.example.com/".to_owned())];
     let mib = "x".repeat((1 << 20) + 1);
     for (fault, code, expected) in [
@@ -266,7 +270,7 @@ async fn answers_that_are_none_are_told_apart() {
 
 #[tokio::test]
 async fn a_service_that_asks_to_wait_is_waited_for_as_long_as_there_is_time() {
-    let case = Case::all().find(|case| case.class() == "minted").unwrap();
+    let case = Case::grafana();
     let world = case.world();
     let limited = |after: &str| Fault::Say(429, vec![("retry-after", after.to_owned())], String::new());
     case.vendor.fault("create", limited("1"));

@@ -167,7 +167,7 @@ pub(super) const RECIPE: &[Key] = &[
     may("by_hand", Text, "for `staged`: where a person makes the key"),
     may("permissions", List(&Text), "IAM actions, for requests that the function's role signs"),
     may("headers", TEXTS, "headers of all requests"),
-    may("auth", AUTH, "how all requests but `verify` are authenticated"),
+    may("auth", AUTH, "how all requests are authenticated; `verify` only in a recipe without `admin`"),
     may("message", Template, "JSON Pointer to the message of an error; the usual places need not be told"),
     may("timeout", Whole(60), "seconds for one request; without it, 10"),
     must("fields", Of::Map(&Table(FIELD)), "the fields of the secret, in the order of the documentation"),

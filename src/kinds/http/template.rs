@@ -60,6 +60,7 @@ impl Templates {
         engine.add_filter("join", |values: Jinja, between: String| -> std::result::Result<String, JinjaError> {
             Ok(values.try_iter()?.map(|it| it.to_string()).collect::<Vec<_>>().join(&between))
         });
+        engine.add_test("defined", |value: Jinja| !value.is_undefined());
         engine.add_function("date", |days: i64| formatted(days).map(|text| text[..10].to_owned()));
         engine.add_function("timestamp", formatted);
         engine.add_function("epoch", |days: i64| in_days(days).secs());
