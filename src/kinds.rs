@@ -39,6 +39,7 @@ const NATIVE: &[&dyn Kind] = &[
     #[cfg(feature = "mysql")]
     &crate::sql::Sql(mysql::MySql(&mysql::MARIADB)),
     &redis::Redis,
+    &http::RabbitMq,
     &iam::Iam(iam::AccessKey),
     &iam::Iam(iam::Bedrock),
     &iam::Iam(iam::Smtp),

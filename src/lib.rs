@@ -49,6 +49,7 @@ pub mod kind;
 pub mod kinds;
 mod net;
 pub mod password;
+mod amqp;
 mod resp;
 pub mod rotate;
 pub mod secret;
@@ -57,6 +58,7 @@ pub mod services;
 mod sql;
 pub mod store;
 pub mod tls;
+mod wire;
 
 /// The example of how to add a kind, so that it compiles.
 #[cfg(doctest)]

@@ -3,53 +3,19 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::error::{Code, Error, Result, Which};
-use crate::net;
-use crate::secret::Exposed;
-use crate::tls::{self, Ask, Trust};
+use crate::wire::{self, Place, Stream};
 
-/// For name and connection.
-const CONNECT_WITHIN: Duration = Duration::from_secs(3);
-/// For TLS, and for each command.
+/// For each command.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// Nothing that is asked here is answered with more.
 const LONGEST_ANSWER: usize = 1 << 20;
-const PLAINTEXT: &str = "turn on TLS at the server; `\"sslmode\": \"disable\"` in the secret allows plaintext";
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// Where a server is, and how to speak to it.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub(crate) host: &'a str,
-    pub(crate) port: u16,
-    pub(crate) ask: Ask<'a>,
-    pub(crate) trust: &'a Trust,
-}
-
 /// The usual port.
 pub(crate) const PORT: u16 = 6379;
-
-impl<'a> Place<'a> {
-    /// From the fields `host`, `port` and those of TLS.
-    ///
-    /// # Errors
-    /// Config, when one of them is missing or cannot be used.
-    pub(crate) fn of(fields: Exposed<'a>, trust: &'a Trust) -> Result<Self> {
-        let port = fields.number("port", 1, 65_535)?.and_then(|port| u16::try_from(port).ok());
-        Ok(Self { host: fields.required("host")?, port: port.unwrap_or(PORT), ask: Ask::of(fields)?, trust })
-    }
-
-    /// Host and port, for messages.
-    pub(crate) fn name(&self) -> String {
-        format!("{}:{}", self.host, self.port)
-    }
-}
 
 /// A connection. Dropping it breaks it.
 pub(crate) struct Session {
@@ -91,26 +57,7 @@ impl Session {
     /// # Errors
     /// Transient, when there is no way to it (Dns, Refused, Unreachable, Timeout), or what is there does not speak as it should.
     pub(crate) async fn open(at: &Place<'_>) -> Result<Self> {
-        let place = at.name();
-        let late = |code, what| {
-            Error::transient(code, format!("{place} does not answer{what} in {} s", CONNECT_WITHIN.as_secs()))
-        };
-        let config = at.trust.client(&at.ask)?;
-        let connected = timeout(CONNECT_WITHIN, net::connect(at.host, at.port, &place)).await;
-        let stream = connected.unwrap_or_else(|_| Err(late(Code::Timeout, "")))?;
-        let stream: Box<dyn Stream> = match config {
-            None => Box::new(stream),
-            Some(config) => {
-                // Redis without TLS waits for the rest of what it takes for a command.
-                let shaken = timeout(ANSWER_WITHIN, tls::connect(config, at.host, stream, &place)).await;
-                let shaken = shaken.unwrap_or_else(|_| Err(late(Code::TlsOff, " in TLS")));
-                Box::new(shaken.map_err(|error| match error.code() {
-                    Code::TlsOff => error.hint(PLAINTEXT),
-                    _ => error,
-                })?)
-            }
-        };
-        Ok(Self { stream: BufReader::new(stream), place })
+        Ok(Self { stream: BufReader::new(wire::open(at).await?), place: at.name() })
     }
 
     /// Host and port, for messages.

@@ -10,9 +10,10 @@ use crate::api::{Api, Asking, PASSWORD, Profile, Proof, State, arn_in, missing, 
 use crate::error::{Code, Error, Result, Which};
 use crate::kind::{Field, Rotation};
 use crate::password::Limits;
-use crate::resp::{Place, Session};
+use crate::resp::{PORT, Session};
 use crate::secret::{Exposed, Secret};
 use crate::services::{Answer, Input, Operation, Protocol, Refusal, Service};
+use crate::wire::Place;
 use crate::tls::{Ask, SSL, SSLCERT, SSLKEY, SSLMODE, SSLROOTCERT};
 
 /// The kind of either service.
@@ -230,7 +231,7 @@ impl Api for Cache {
         let Some(host) = fields.filled("host")? else {
             return Ok(Proof::Told("the secret has no field \"host\"".to_owned()));
         };
-        let place = Place { host, ..Place::of(fields, &asking.rotation.settings.trust)? };
+        let place = Place { host, ..Place::of(fields, PORT, &asking.rotation.settings.trust)? };
         let signed_in = async {
             let mut session = Session::open(&place).await?;
             session.sign_in(fields.required("username")?, fields.required(PASSWORD)?, Which::Pending).await

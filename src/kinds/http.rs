@@ -5,6 +5,7 @@
 //! brings its own.
 
 mod format;
+mod rabbitmq;
 mod send;
 mod template;
 
@@ -18,6 +19,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 pub use self::format::schema;
+pub(super) use self::rabbitmq::RabbitMq;
 use self::send::{Asked, Session, statuses};
 use self::template::{Context, Templates, object, to_jinja};
 use crate::admin;

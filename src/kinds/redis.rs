@@ -9,9 +9,10 @@ use crate::admin;
 use crate::error::{Code, Error, Result, Which};
 use crate::kind::{Field, Kind, Rotation, Versions};
 use crate::net::same_machine;
-use crate::resp::{Failure, Place, Reply, Session};
+use crate::resp::{Failure, PORT, Reply, Session};
 use crate::secret::{Exposed, Secret};
 use crate::tls::{SSL, SSLCERT, SSLKEY, SSLMODE, SSLROOTCERT};
+use crate::wire::Place;
 
 /// A user of Redis or Valkey.
 pub(super) struct Redis;
@@ -116,7 +117,7 @@ struct Login<'a> {
 impl<'a> Login<'a> {
     fn read(rotation: &'a Rotation<'_>, secret: &'a Secret) -> Result<Self> {
         let fields: Exposed<'a> = secret.expose();
-        let place = Place::of(fields, &rotation.settings.trust)?;
+        let place = Place::of(fields, PORT, &rotation.settings.trust)?;
         Ok(Self { place, user: fields.required("username")?, password: fields.required(PASSWORD)? })
     }
 
