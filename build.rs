@@ -7,8 +7,7 @@ use std::{env, fs, io};
 fn main() -> io::Result<()> {
     let folder = Path::new("src/kinds/http/recipes");
     println!("cargo::rerun-if-changed={}", folder.display());
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     files.retain(|file| file.extension().is_some_and(|it| it == "toml"));
     files.sort();
     let mut list = String::from("&[\n");

@@ -40,6 +40,7 @@
 //! ```
 
 mod admin;
+mod amqp;
 mod api;
 pub mod error;
 pub mod event;
@@ -49,7 +50,6 @@ pub mod kind;
 pub mod kinds;
 mod net;
 pub mod password;
-mod amqp;
 mod resp;
 pub mod rotate;
 pub mod secret;

@@ -51,9 +51,8 @@ impl<'a> Place<'a> {
 /// Transient, when there is no way to it (Dns, Refused, Unreachable, Timeout), or what is there does not speak as it should.
 pub(crate) async fn open(at: &Place<'_>) -> Result<Box<dyn Stream>> {
     let place = at.name();
-    let late = |code, what| {
-        Error::transient(code, format!("{place} does not answer{what} in {} s", CONNECT_WITHIN.as_secs()))
-    };
+    let late =
+        |code, what| Error::transient(code, format!("{place} does not answer{what} in {} s", CONNECT_WITHIN.as_secs()));
     let config = at.trust.client(&at.ask)?;
     let connected = timeout(CONNECT_WITHIN, net::connect(at.host, at.port, &place)).await;
     let stream = connected.unwrap_or_else(|_| Err(late(Code::Timeout, "")))?;

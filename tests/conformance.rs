@@ -75,7 +75,9 @@ async fn numbers_are_checked_and_keep_their_type() {
                 assert_eq!(error.code(), Code::Field, "{wrong}");
                 assert!(error.to_string().contains(&format!("field \"{}\"", field.name)), "{error}");
             }
-            for right in [json!(443), json!("443")].into_iter().filter(|_| kind.permissions().is_empty() && !kind.mints()) {
+            for right in
+                [json!(443), json!("443")].into_iter().filter(|_| kind.permissions().is_empty() && !kind.mints())
+            {
                 let mut example = example(*kind);
                 example[field.name] = right.clone();
                 let world = World::new(&example.to_string());

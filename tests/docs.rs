@@ -12,9 +12,7 @@ const RECIPES: &str = "docs/recipes.md";
 
 #[test]
 fn the_tables_of_the_documents_are_those_of_the_code() {
-    for (name, part) in
-        [("README.md", "| `tls-name` |"), (KINDS, "| `sslrootcert` |"), (RECIPES, "| `adminarn` |")]
-    {
+    for (name, part) in [("README.md", "| `tls-name` |"), (KINDS, "| `sslrootcert` |"), (RECIPES, "| `adminarn` |")] {
         let text = std::fs::read_to_string(root().join(name)).unwrap();
         assert!(text.contains(part), "{name}: run `make docs`");
         assert!(refresh(&text) == text, "{name} is out of date: run `make docs`");

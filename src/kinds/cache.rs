@@ -13,8 +13,8 @@ use crate::password::Limits;
 use crate::resp::{PORT, Session};
 use crate::secret::{Exposed, Secret};
 use crate::services::{Answer, Input, Operation, Protocol, Refusal, Service};
-use crate::wire::Place;
 use crate::tls::{Ask, SSL, SSLCERT, SSLKEY, SSLMODE, SSLROOTCERT};
+use crate::wire::Place;
 
 /// The kind of either service.
 pub(super) struct Cache(pub(super) &'static Flavour);

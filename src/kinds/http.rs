@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_smithy_types::date_time::{DateTime, Format};
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
@@ -161,12 +162,16 @@ impl Recipe {
         let rotated: Vec<&str> = self.rotated().collect();
         let Some(first) = rotated.first() else { return Err("`fields` has none with `rotated`".to_owned()) };
         if self.fields.iter().any(|field| ["kind", "adminarn", "masterarn", "network"].contains(&field.name.as_str())) {
-            return Err("`fields` has one that every secret may have: `kind`, `adminarn`, `masterarn` or `network`".to_owned());
+            return Err(
+                "`fields` has one that every secret may have: `kind`, `adminarn`, `masterarn` or `network`".to_owned()
+            );
         }
         let made: Vec<&String> = ["create", "choose"]
             .iter()
             .filter_map(|key| self.root.get(key))
-            .flat_map(|table| table.get("take").unwrap_or(table).as_object().into_iter().flatten().map(|(name, _)| name))
+            .flat_map(|table| {
+                table.get("take").unwrap_or(table).as_object().into_iter().flatten().map(|(name, _)| name)
+            })
             .collect();
         if matches!(self.class, Class::Minted | Class::InPlace | Class::Slots) || self.class == Class::Chosen {
             let table = if self.class == Class::Chosen { "choose" } else { "create.take" };
@@ -188,8 +193,15 @@ impl Recipe {
         if has("revoke") && self.id_field().is_none() && self.matches().is_none() {
             return Err("`revoke.id` must name a rotated field, unless `list.match` finds the key".to_owned());
         }
-        if !self.key_name().ends_with("{{ token }}") {
-            return Err("`key_name` must end with `{{ token }}`".to_owned());
+        // Without anything before it every key would be taken for one of ours.
+        if self.key_name().strip_suffix("{{ token }}").is_none_or(str::is_empty) {
+            return Err("`key_name` must end with `{{ token }}`, and begin with something else".to_owned());
+        }
+        if let Some(list) = self.root.get("list")
+            && list.get("name").is_none()
+            && list.get("created").is_none()
+        {
+            return Err("`list.name` or `list.created` is missing: by it leftovers are known".to_owned());
         }
         Ok(())
     }
@@ -290,7 +302,9 @@ impl Recipe {
             let must = self.root["alternate"].get("required").and_then(Value::as_bool).unwrap_or_default();
             match secret.filled(&other)? {
                 None if must => return secret.required(&other).map(drop),
-                Some(other_user) if Some(other_user) == secret.optional(self.alternate("field").unwrap_or_default())? => {
+                Some(other_user)
+                    if Some(other_user) == secret.optional(self.alternate("field").unwrap_or_default())? =>
+                {
                     return Err(Error::config(Code::Field, format!("field \"{other}\" names the same one")));
                 }
                 _ => {}
@@ -325,6 +339,9 @@ struct Turn<'a> {
 struct Listed {
     id: String,
     name: String,
+    /// Seconds since 1970.
+    created: Option<i64>,
+    used: bool,
     item: Value,
 }
 
@@ -352,7 +369,12 @@ impl<'a> Turn<'a> {
     }
 
     /// For requests with the secret's own key.
-    fn with(recipe: &'a Recipe, rotation: &'a Rotation<'a>, secrets: &[&Secret], admin: Option<Secret>) -> Result<Self> {
+    fn with(
+        recipe: &'a Recipe,
+        rotation: &'a Rotation<'a>,
+        secrets: &[&Secret],
+        admin: Option<Secret>,
+    ) -> Result<Self> {
         let [secret, ..] = secrets else { return Err(Error::new(Failure::Internal, Code::Panic, "no secret")) };
         let rotated = |secret: &Secret| {
             let fields = recipe.rotated().filter_map(|name| secret.expose().value(name)?.as_str().map(str::to_owned));
@@ -400,13 +422,18 @@ impl<'a> Turn<'a> {
     /// The values that `create` or another request gives the fields of the secret.
     fn take(&self, answer: &Value, request: &Value, context: &Context) -> Result<Vec<(String, SecretText)>> {
         let table = request.get("take").and_then(Value::as_object);
-        table.into_iter().flatten().map(|(field, pointer)| {
-            let found = self.at(answer, "create.take", pointer, context)?.and_then(scalar).ok_or_else(|| {
-                let message = format!("the answer to `create` has nothing for field \"{field}\"");
-                Error::config(Code::Answer, message).hint("compare `create.take` of the recipe with the service's answer")
-            })?;
-            Ok((field.clone(), SecretText::from(found)))
-        }).collect()
+        table
+            .into_iter()
+            .flatten()
+            .map(|(field, pointer)| {
+                let found = self.at(answer, "create.take", pointer, context)?.and_then(scalar).ok_or_else(|| {
+                    let message = format!("the answer to `create` has nothing for field \"{field}\"");
+                    Error::config(Code::Answer, message)
+                        .hint("compare `create.take` of the recipe with the service's answer")
+                })?;
+                Ok((field.clone(), SecretText::from(found)))
+            })
+            .collect()
     }
 
     /// What a JSON Pointer finds; it is a template.
@@ -429,15 +456,26 @@ impl<'a> Turn<'a> {
             let items = self.at(&answer, "list.items", &request["items"], &context)?;
             let Some(items) = items.and_then(Value::as_array) else {
                 // Some leave an empty list out.
-                if items.is_none_or(Value::is_null) && answer.is_object() && request["items"] != "" { break }
+                if items.is_none_or(Value::is_null) && answer.is_object() && request["items"] != "" {
+                    break;
+                }
                 let message = "the answer to `list` has no list where the recipe says";
                 return Err(Error::config(Code::Answer, message).hint("compare `list.items` with the service's answer"));
             };
             for item in items {
-                let text = |key: &str| Ok::<_, Error>(self.at(item, "list", &request[key], &context)?.and_then(scalar));
-                if let Some(id) = text("id")? {
-                    all.push(Listed { id, name: text("name")?.unwrap_or_default(), item: item.clone() });
-                }
+                let text = |key: &str| match request.get(key) {
+                    Some(pointer) => Ok::<_, Error>(self.at(item, "list", pointer, &context)?.and_then(scalar)),
+                    None => Ok(None),
+                };
+                let Some(id) = text("id")? else { continue };
+                let created = text("created")?.and_then(|it| DateTime::from_str(&it, Format::DateTimeWithOffset).ok());
+                all.push(Listed {
+                    id,
+                    name: text("name")?.unwrap_or_default(),
+                    created: created.map(|it| it.secs()),
+                    used: text("used")?.is_some(),
+                    item: item.clone(),
+                });
             }
             if request.get("offset").and_then(Value::as_bool).unwrap_or_default() {
                 if items.is_empty() {
@@ -489,13 +527,26 @@ impl<'a> Turn<'a> {
             known &= id.as_ref().is_some_and(|id| listed.iter().any(|it| it.id == *id));
             used.extend(id);
         }
-        for key in &listed {
-            let ours = if known { key.name.starts_with(&mark) } else { pending.is_none() && key.name == name };
-            if ours && !used.contains(&key.id) {
+        for key in listed.iter().filter(|key| !used.contains(&key.id)) {
+            let ours = if self.recipe.root["list"].get("name").is_none() {
+                known && self.made_by_this_rotation(key).await?
+            } else if known {
+                key.name.starts_with(&mark)
+            } else {
+                pending.is_none() && key.name == name
+            };
+            if ours {
                 self.withdraw(current, &key.id).await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a key without a name is one that an earlier try of this rotation has made, as far as dates can tell.
+    async fn made_by_this_rotation(&self, key: &Listed) -> Result<bool> {
+        let store = self.rotation().services.secret(self.rotation().secret);
+        let began = store.created(self.rotation().token).await?.map(|at| DateTime::from(at).secs());
+        Ok(!key.used && key.created.zip(began).is_some_and(|(created, began)| created >= began))
     }
 
     /// Withdraws the key with this id; `secret` is the one it belongs to, or AWSCURRENT.
@@ -603,31 +654,35 @@ impl<'a> Turn<'a> {
     /// A value for each field that `choose` names.
     fn chosen(&self, secret: &Secret) -> Result<Vec<(String, SecretText)>> {
         let table = self.recipe.root.get("choose").and_then(Value::as_object);
-        table.into_iter().flatten().map(|(field, rule)| {
-            let characters = rule.get("characters").and_then(Value::as_str).unwrap_or_default();
-            let length = rule.get("length").and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
-            let value = match characters {
-                "password" => {
-                    let rules = self.rotation().settings.passwords.rules(EXCLUDED)?;
-                    let rules = match length {
-                        Some(length) => rules.with_length(length)?,
-                        None => rules,
-                    };
-                    rules.generate()?
-                }
-                "name" => SecretText::from(self.key_name(secret)?),
-                "uuid" => uuid()?,
-                "hex" => SecretText::from(HEXLOWER.encode(&random_bytes(length.unwrap_or(64).div_ceil(2))?)),
-                "base64url" => SecretText::from(BASE64URL_NOPAD.encode(&random_bytes(length.unwrap_or(43))?)),
-                _ => alphanumeric(length.unwrap_or(43))?,
-            };
-            let cut = match (characters, length) {
-                ("hex" | "base64url", Some(length)) => value.expose().get(..length).unwrap_or(value.expose()),
-                _ => value.expose(),
-            };
-            let prefix = rule.get("prefix").and_then(Value::as_str).unwrap_or_default();
-            Ok((field.clone(), SecretText::from(format!("{prefix}{cut}"))))
-        }).collect()
+        table
+            .into_iter()
+            .flatten()
+            .map(|(field, rule)| {
+                let characters = rule.get("characters").and_then(Value::as_str).unwrap_or_default();
+                let length = rule.get("length").and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
+                let value = match characters {
+                    "password" => {
+                        let rules = self.rotation().settings.passwords.rules(EXCLUDED)?;
+                        let rules = match length {
+                            Some(length) => rules.with_length(length)?,
+                            None => rules,
+                        };
+                        rules.generate()?
+                    }
+                    "name" => SecretText::from(self.key_name(secret)?),
+                    "uuid" => uuid()?,
+                    "hex" => SecretText::from(HEXLOWER.encode(&random_bytes(length.unwrap_or(64).div_ceil(2))?)),
+                    "base64url" => SecretText::from(BASE64URL_NOPAD.encode(&random_bytes(length.unwrap_or(43))?)),
+                    _ => alphanumeric(length.unwrap_or(43))?,
+                };
+                let cut = match (characters, length) {
+                    ("hex" | "base64url", Some(length)) => value.expose().get(..length).unwrap_or(value.expose()),
+                    _ => value.expose(),
+                };
+                let prefix = rule.get("prefix").and_then(Value::as_str).unwrap_or_default();
+                Ok((field.clone(), SecretText::from(format!("{prefix}{cut}"))))
+            })
+            .collect()
     }
 }
 
@@ -671,9 +726,8 @@ impl Recipe {
                 } else {
                     // What setSecret will want is missed before anything is staged.
                     if self.root.get("admin").is_some() {
-                        admin::named(current)?.ok_or_else(|| {
-                            Error::config(Code::Field, "field \"adminarn\" is missing")
-                        })?;
+                        admin::named(current)?
+                            .ok_or_else(|| Error::config(Code::Field, "field \"adminarn\" is missing"))?;
                     }
                     Turn::with(self, rotation, &[current], None)?
                 };
@@ -828,7 +882,8 @@ impl Told {
             fields.push(field);
         }
         if let Some(other) = recipe.other() {
-            let doc = "the other of two that take turns; without it there is one, whose old credential ends with the change";
+            let doc =
+                "the other of two that take turns; without it there is one, whose old credential ends with the change";
             fields.push(Field::setting(kept(&other), doc));
         }
         let mut example = Map::new();
@@ -836,7 +891,10 @@ impl Told {
         example.extend(recipe.root.get("example").and_then(Value::as_object).cloned().unwrap_or_default());
         if recipe.root.get("admin").is_some() {
             fields.push(Field::setting("adminarn", "ARN of the secret of an administrator; also `masterarn`"));
-            example.insert("adminarn".to_owned(), json!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:admin-AbCdEf"));
+            example.insert(
+                "adminarn".to_owned(),
+                json!("arn:aws:secretsmanager:eu-central-1:123456789012:secret:admin-AbCdEf"),
+            );
         }
         fields.extend([NETWORK, SSLROOTCERT]);
         let permissions = recipe.root.get("permissions").and_then(Value::as_array);
@@ -850,10 +908,8 @@ impl Told {
     }
 }
 
-const NETWORK: Field = Field::setting(
-    "network",
-    "`public` (the default), or `private`, which allows private addresses, and http to them",
-);
+const NETWORK: Field =
+    Field::setting("network", "`public` (the default), or `private`, which allows private addresses, and http to them");
 
 #[async_trait]
 impl Kind for Provider {
@@ -964,7 +1020,10 @@ impl Kind for Own {
             },
             Field::setting("token", "the credential, under the name that the recipe's `fields` give it"),
             Field::setting("token_id", "as `token`; and whatever else the recipe's `fields` name"),
-            Field::setting("adminarn", "ARN of the secret of an administrator, if the recipe has `admin`; also `masterarn`"),
+            Field::setting(
+                "adminarn",
+                "ARN of the secret of an administrator, if the recipe has `admin`; also `masterarn`",
+            ),
             NETWORK,
             SSLROOTCERT,
         ];
@@ -1000,7 +1059,8 @@ impl Kind for Own {
             Error::config(Code::Recipe, format!("the recipe cannot be used: {why}"))
                 .hint("docs/recipes.md has the format, and its schema lets an editor check it")
         })?;
-        let provider = Provider { names: self.names(), text: "", recipe: OnceLock::from(recipe), told: OnceLock::new() };
+        let provider =
+            Provider { names: self.names(), text: "", recipe: OnceLock::from(recipe), told: OnceLock::new() };
         Ok(Some(Box::new(provider)))
     }
 
@@ -1103,7 +1163,11 @@ auth = { bearer = "{{ secret.key }}" }
             ("/keys/{{ id }}", "/keys/{{ id }", "`revoke.url`: the template cannot be read"),
             ("{{ key_name }}", "{{ key_name | }}", "`create.json.name`: the template cannot be read"),
             ("{{ admin.token }}", "{{ admin.token", "`auth.bearer`: the template cannot be read"),
-            ("bearer = \"{{ admin.token }}\"", "bearer = \"x\", basic = [\"a\", \"b\"]", "`auth` must be a table with one of `bearer`"),
+            (
+                "bearer = \"{{ admin.token }}\"",
+                "bearer = \"x\", basic = [\"a\", \"b\"]",
+                "`auth` must be a table with one of `bearer`",
+            ),
             ("bearer = \"{{ admin.token }}\"", "token = \"x\"", "`auth.token` is no key"),
             ("key_id = \"/id\"", "other = \"/id\"", "`create.take.other` is no field with `rotated`"),
             ("key = \"/key\", ", "", "`create.take` does not give `key`, the first rotated field"),

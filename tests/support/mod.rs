@@ -98,6 +98,19 @@ impl Services for Aws {
         answer
     }
 
+    async fn sign(
+        &self,
+        request: &mut http::Request<Vec<u8>>,
+        service: &str,
+        region: &str,
+        key: Option<keywheel::services::Key<'_>>,
+    ) -> Result<()> {
+        match &self.other {
+            Some(other) => other.sign(request, service, region, key).await,
+            None => self.service.sign(request, service, region, key).await,
+        }
+    }
+
     async fn ask(&self, request: &Request<'_>) -> std::result::Result<Answer, Refusal> {
         yield_now().await;
         let answer = match &self.other {

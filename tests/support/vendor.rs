@@ -41,6 +41,8 @@ pub struct LiveKey {
     /// By placeholder: `key`, `key2`, `user`.
     pub parts: BTreeMap<String, String>,
     pub active: bool,
+    /// As RFC 3339.
+    pub created: String,
 }
 
 #[derive(Default)]
@@ -108,13 +110,7 @@ impl Vendor {
         let tls = tls.with_no_client_auth().with_single_cert(chain, key).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let inner = Inner {
-            recipe,
-            exchanges,
-            state: Mutex::default(),
-            open: AtomicUsize::new(0),
-            tls: Arc::new(tls),
-        };
+        let inner = Inner { recipe, exchanges, state: Mutex::default(), open: AtomicUsize::new(0), tls: Arc::new(tls) };
         inner.begin();
         let inner = Arc::new(inner);
         let serving = Arc::clone(&inner);
@@ -179,8 +175,14 @@ impl Vendor {
     /// A key that a person has made.
     pub fn add_key(&self, key: &str, id: &str) {
         let parts = BTreeMap::from([("key".to_owned(), key.to_owned())]);
-        let made = LiveKey { id: id.to_owned(), name: "by hand".to_owned(), parts, active: true };
+        let made = LiveKey { id: id.to_owned(), name: "by hand".to_owned(), parts, active: true, created: now() };
         self.inner.state.lock().unwrap().keys.push(made);
+    }
+
+    /// Deletes the key of a secret.
+    pub fn forget(&self, secret: &Value) {
+        let key = self.inner.parts(secret).remove("key");
+        self.inner.state.lock().unwrap().keys.retain(|it| it.parts.get("key") != key.as_ref());
     }
 
     /// Whether a secret's credential is valid.
@@ -308,8 +310,6 @@ impl Inner {
         let rotated: Vec<_> = rotated.map(|(name, _)| name.clone()).collect();
         let alternate = self.recipe["alternate"]["field"].as_str().unwrap_or_default();
         let mut fields = BTreeMap::from([("key", rotated[0].clone())]);
-        let second = rotated[1..].iter().find(|it| self.recipe["choose"].get(*it).is_some());
-        fields.extend(second.map(|it| ("key2", it.clone())));
         if alternate.is_empty() {
             let user = self.recipe["fields"].as_object().unwrap().keys().find(|it| it.contains("user"));
             fields.extend(user.filter(|_| !self.has_keys()).map(|it| ("user", it.clone())));
@@ -320,7 +320,11 @@ impl Inner {
             Value::Array(all) => &all[0],
             one => one,
         };
-        let id = revoke["id"].as_str().map(str::to_owned).or_else(|| rotated.get(1).cloned());
+        let id = revoke["id"].as_str().map(str::to_owned);
+        let id = id.or_else(|| rotated.get(1).filter(|_| self.recipe["list"].get("match").is_none()).cloned());
+        let second =
+            rotated[1..].iter().find(|it| self.recipe["choose"].get(*it).is_some() && Some(*it) != id.as_ref());
+        fields.extend(second.map(|it| ("key2", it.clone())));
         fields.extend(id.map(|it| ("id", it)));
         fields
     }
@@ -340,7 +344,8 @@ impl Inner {
         let mut state = self.state.lock().unwrap();
         if self.has_keys() {
             let id = parts.get("id").cloned().unwrap_or_else(|| "1".to_owned());
-            state.keys.push(LiveKey { id, name: "made by hand".to_owned(), parts, active: true });
+            let created = "2026-01-01T00:00:00Z".to_owned();
+            state.keys.push(LiveKey { id, name: "made by hand".to_owned(), parts, active: true, created });
             return;
         }
         let place = parts.get("user").cloned().unwrap_or_default();
@@ -403,7 +408,8 @@ impl Inner {
         }
         let mut state = self.state.lock().unwrap();
         let Some((exchange, bound, signed)) = found else {
-            let all = format!("{} {} {:?} {}: {}", asked.method, asked.path, asked.headers, asked.body, differ.join("; "));
+            let all =
+                format!("{} {} {:?} {}: {}", asked.method, asked.path, asked.headers, asked.body, differ.join("; "));
             state.mismatches.push(all.clone());
             return Some((400, Vec::new(), json!({"message": all}).to_string()));
         };
@@ -414,11 +420,8 @@ impl Inner {
             Some(Fault::Say(status, headers, body)) => return Some((status, headers, body)),
             _ => {}
         }
-        let (status, body) = if signed {
-            self.effect(exchange, bound, &mut state)
-        } else {
-            exchange.other("refused", 401)
-        };
+        let (status, body) =
+            if signed { self.effect(exchange, bound, &mut state) } else { exchange.other("refused", 401) };
         state.most = state.most.max(state.keys.len());
         drop(state);
         match fault {
@@ -443,7 +446,8 @@ impl Inner {
                 bound.extend(key.into_iter().flat_map(LiveKey::all));
             }
             "list" => {
-                let each = state.keys.iter().map(|key| fill(&exchange.said["each"], &key.all(), &[])).collect::<Vec<_>>();
+                let each =
+                    state.keys.iter().map(|key| fill(&exchange.said["each"], &key.all(), &[])).collect::<Vec<_>>();
                 return exchange.response(&bound, &each);
             }
             "create" => {
@@ -475,7 +479,7 @@ impl Inner {
                     let status = self.recipe["create"]["limit"][0].as_u64().unwrap_or(400);
                     return (u16::try_from(status).unwrap(), json!({"message": "too many keys"}).to_string());
                 }
-                let mut key = LiveKey { active: true, ..LiveKey::default() };
+                let mut key = LiveKey { active: true, created: now(), ..LiveKey::default() };
                 key.id = fresh("id").unwrap_or_else(|| format!("id-{made}"));
                 key.name = bound.get("name").cloned().unwrap_or_default();
                 key.parts = BTreeMap::from([("key".to_owned(), fresh("key").unwrap())]);
@@ -492,14 +496,15 @@ impl Inner {
                 state.made += 1;
                 let id = bound.get("id").cloned().unwrap_or_else(|| format!("id-{}", state.made));
                 let name = bound.get("name").cloned().unwrap_or_default();
-                let key = LiveKey { id, name, parts: bound.clone(), active: true };
+                let key = LiveKey { id, name, parts: bound.clone(), active: true, created: now() };
                 bound.extend(key.all());
                 state.keys.push(key);
             }
             "set" => {
-                let user = bound.get("user").cloned().unwrap_or_else(|| {
-                    self.parts(&self.recipe["example"]).get("user").cloned().unwrap_or_default()
-                });
+                let user = bound
+                    .get("user")
+                    .cloned()
+                    .unwrap_or_else(|| self.parts(&self.recipe["example"]).get("user").cloned().unwrap_or_default());
                 state.places.insert(user, bound["key"].clone());
             }
             "read" => bound.extend(state.places.iter().map(|(slot, key)| (format!("key:{slot}"), key.clone()))),
@@ -510,7 +515,8 @@ impl Inner {
                     named.is_some_and(|part| all.get(part) == bound.get(part))
                 });
                 let Some(at) = at else { return exchange.other("missing", 404) };
-                let index = self.exchanges.iter().filter(|it| it.of == "revoke").position(|it| std::ptr::eq(it, exchange));
+                let index =
+                    self.exchanges.iter().filter(|it| it.of == "revoke").position(|it| std::ptr::eq(it, exchange));
                 if index == Some(revokes - 1) {
                     if revokes > 1 && state.keys[at].active {
                         return (400, json!({"message": "it is active"}).to_string());
@@ -529,10 +535,16 @@ impl Inner {
     }
 }
 
+fn now() -> String {
+    let now = aws_smithy_types::DateTime::from(std::time::SystemTime::now());
+    now.fmt(aws_smithy_types::date_time::Format::DateTime).unwrap()
+}
+
 impl LiveKey {
     fn all(&self) -> Bound {
         let mut all = self.parts.clone();
         all.extend([("id".to_owned(), self.id.clone()), ("name".to_owned(), self.name.clone())]);
+        all.insert("timestamp".to_owned(), self.created.clone());
         all
     }
 }

@@ -57,13 +57,21 @@ const OAUTH2: &[Key] = &[
     must("client_id", Template, "the client"),
     must("client_secret", Template, "its secret"),
     may("form", TEXTS, "further parameters, such as `scope`"),
-    may("style", Choice(&["form", "basic", "json"]), "where client and secret are sent: in a form (without it), in the header, or as JSON"),
+    may(
+        "style",
+        Choice(&["form", "basic", "json"]),
+        "where client and secret are sent: in a form (without it), in the header, or as JSON",
+    ),
 ];
 
 const SIGV4: &[Key] = &[
     must("service", Text, "the service's name in signatures"),
     must("region", Template, "the Region"),
-    may("access_key_id", Template, "without it, the function's role signs, which only the recipes that come with keywheel may ask for"),
+    may(
+        "access_key_id",
+        Template,
+        "without it, the function's role signs, which only the recipes that come with keywheel may ask for",
+    ),
     may("secret_access_key", Template, "the key's secret"),
 ];
 
@@ -104,24 +112,38 @@ const CREATE: &[Key] = request![
 const LIST: &[Key] = request![
     must("items", Template, "JSON Pointer to the list in the answer; empty if it is the answer"),
     must("id", Template, "JSON Pointer to the id in an item"),
-    must("name", Template, "JSON Pointer to the name in an item"),
-    may("next", Template, "JSON Pointer to what `page` is for the next request; there is none if that is absent, null, false or empty"),
+    may("name", Template, "JSON Pointer to the name in an item"),
+    may(
+        "created",
+        Template,
+        "JSON Pointer to when it was made (RFC 3339), where keys have no names: what is not older than the rotation, and not in use, is left over from it"
+    ),
+    may("used", Template, "JSON Pointer to when it was last used, with `created`: one that was used is left alone"),
+    may(
+        "next",
+        Template,
+        "JSON Pointer to what `page` is for the next request; there is none if that is absent, null, false or empty"
+    ),
     may("offset", Flag, "whether `page` is how many items there were so far; an empty page ends the list"),
-    may("match", POINTERS, "field of the secret = JSON Pointer in an item: how a key is known whose id the secret does not have"),
+    may(
+        "match",
+        POINTERS,
+        "field of the secret = JSON Pointer in an item: how a key is known whose id the secret does not have"
+    ),
 ];
 const REVOKE: &[Key] = request![
     may("gone", STATUSES, "the statuses that mean that it is gone already; without it, 404 and 410"),
-    may("id", Text, "the field that has the key's id, in the first of several; without it, the second rotated field, or none if `list.match` finds the key"),
+    may(
+        "id",
+        Text,
+        "the field that has the key's id, in the first of several; without it, the second rotated field, or none if `list.match` finds the key"
+    ),
 ];
 const VERIFY: &[Key] = request![
     may("identity", TEXTS, "JSON Pointer = what must be there, else the key is somebody else's"),
     may("within", Whole(120), "seconds that a new key may take to be known; without it, 10"),
 ];
-const SET: &[Key] = request![may(
-    "exists",
-    STATUSES,
-    "the statuses that mean that the value is there already"
-)];
+const SET: &[Key] = request![may("exists", STATUSES, "the statuses that mean that the value is there already")];
 const READ: &[Key] = request![may("holds", POINTERS, "slot = JSON Pointer to the key that it holds")];
 
 const FIELD: &[Key] = &[
@@ -133,7 +155,11 @@ const FIELD: &[Key] = &[
 ];
 
 const CHOOSE: &[Key] = &[
-    must("characters", Choice(&["password", "alphanumeric", "hex", "base64url", "uuid", "name"]), "`password` is by the function's own rules, `name` the name of the key"),
+    must(
+        "characters",
+        Choice(&["password", "alphanumeric", "hex", "base64url", "uuid", "name"]),
+        "`password` is by the function's own rules, `name` the name of the key",
+    ),
     may("length", Whole(1024), "without the prefix"),
     may("prefix", Text, "what it begins with"),
 ];
@@ -156,7 +182,11 @@ const EXCHANGE: &[Key] = &[
 /// A whole recipe.
 pub(super) const RECIPE: &[Key] = &[
     must("summary", Text, "what the credential is, in one line"),
-    must("class", Choice(&["chosen", "minted", "slots", "in-place", "staged"]), "who makes the value, and how many may coexist"),
+    must(
+        "class",
+        Choice(&["chosen", "minted", "slots", "in-place", "staged"]),
+        "who makes the value, and how many may coexist",
+    ),
     may("docs", List(&Text), "the vendor's pages"),
     may("checked", Text, "the date on which the recipe was compared with them"),
     may("experimental", Text, "what could not be confirmed"),
@@ -171,7 +201,11 @@ pub(super) const RECIPE: &[Key] = &[
     may("message", Template, "JSON Pointer to the message of an error; the usual places need not be told"),
     may("timeout", Whole(60), "seconds for one request; without it, 10"),
     must("fields", Of::Map(&Table(FIELD)), "the fields of the secret, in the order of the documentation"),
-    may("admin", Of::Map(&Text), "the fields of the administrator's secret; without it, the secret itself authenticates"),
+    may(
+        "admin",
+        Of::Map(&Text),
+        "the fields of the administrator's secret; without it, the secret itself authenticates",
+    ),
     may("example", Of::Map(&Scalar), "a secret, for documentation and tests"),
     may("admin_example", Of::Map(&Scalar), "an administrator's secret, for tests"),
     may("choose", Of::Map(&Table(CHOOSE)), "for `chosen`: the values that are made here"),

@@ -223,7 +223,9 @@ impl Api<'_> {
         let there = known(self.read(&list, user).await?);
         let path = format!("{sort}/{{{{ vhost }}}}/{{{{ user }}}}");
         // All of a virtual host's go at once.
-        let odd = |it: &&Value| !wanted.contains(it) && !wanted.iter().any(|other| sort == "permissions" && other["vhost"] == it["vhost"]);
+        let odd = |it: &&Value| {
+            !wanted.contains(it) && !wanted.iter().any(|other| sort == "permissions" && other["vhost"] == it["vhost"])
+        };
         for permission in there.iter().filter(odd) {
             self.write("DELETE", &path, user, permission).await?;
         }

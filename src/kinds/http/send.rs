@@ -35,7 +35,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_MESSAGE: usize = 200;
 /// Where services put the message of an error.
 const MESSAGES: [&str; 8] = [
-    "/error/message", "/message", "/error_description", "/detail", "/error", "/errors/0/message", "/errors/0/detail", "/msg",
+    "/error/message",
+    "/message",
+    "/error_description",
+    "/detail",
+    "/error",
+    "/errors/0/message",
+    "/errors/0/detail",
+    "/msg",
 ];
 
 /// Where requests may go.
@@ -79,8 +86,9 @@ impl Answer {
     /// Config, when it is no JSON.
     pub(super) fn json(&self) -> Result<Value> {
         serde_json::from_str(self.body.expose()).map_err(|_| {
-            Error::config(Code::Answer, format!("the answer of {} is no JSON", self.place))
-                .hint("check that the URL is that of the service's API; a proxy or a login page may answer in its place")
+            Error::config(Code::Answer, format!("the answer of {} is no JSON", self.place)).hint(
+                "check that the URL is that of the service's API; a proxy or a login page may answer in its place",
+            )
         })
     }
 }
@@ -213,10 +221,14 @@ impl<'a> Session<'a> {
         if self.admin.is_some() && name != "verify" {
             self.check_place(text("url"), &place)?;
         }
-        let method = Method::from_bytes(text("method").as_bytes()).map_err(|error| wrong("method", error.to_string()))?;
+        let method =
+            Method::from_bytes(text("method").as_bytes()).map_err(|error| wrong("method", error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(http::header::USER_AGENT, HeaderValue::from_static(concat!("keywheel/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(
+            http::header::USER_AGENT,
+            HeaderValue::from_static(concat!("keywheel/", env!("CARGO_PKG_VERSION"))),
+        );
         let mut body = SecretText::from(String::new());
         if let Some(template) = request.get("json") {
             let value = templates.json(template, context).map_err(|why| wrong("json", why))?.unwrap_or_default();
@@ -343,8 +355,7 @@ impl<'a> Session<'a> {
         } else {
             form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
         };
-        let ready =
-            Ready { method: Method::POST, uri, headers, body: SecretText::from(body), place, repeatable: true };
+        let ready = Ready { method: Method::POST, uri, headers, body: SecretText::from(body), place, repeatable: true };
         let Received { status, body, .. } = self.deliver(&ready, Vec::new()).await?;
         let said = self.message(body.expose());
         match status {
@@ -360,9 +371,10 @@ impl<'a> Session<'a> {
             }
         }
         let answer = Answer { body, place: ready.place }.json()?;
-        let token = answer.get("access_token").and_then(Value::as_str).ok_or_else(|| {
-            Error::config(Code::Answer, "the token endpoint's answer has no `access_token`")
-        })?;
+        let token = answer
+            .get("access_token")
+            .and_then(Value::as_str)
+            .ok_or_else(|| Error::config(Code::Answer, "the token endpoint's answer has no `access_token`"))?;
         if let Ok(mut access) = self.access.lock() {
             *access = Some(SecretText::from(token.to_owned()));
         }
@@ -441,8 +453,10 @@ impl<'a> Session<'a> {
             let enough = self.rotation.left().is_none_or(|left| left > pause_now + PAUSE);
             if !harmless || tries == TRIES || !enough || wait.is_some_and(|it| it > Duration::from_mins(5)) {
                 return Err(match wait {
-                    Some(wait) if harmless => error
-                        .hint(format!("nothing: the service asks to be left alone for {} s; Secrets Manager tries again", wait.as_secs())),
+                    Some(wait) if harmless => error.hint(format!(
+                        "nothing: the service asks to be left alone for {} s; Secrets Manager tries again",
+                        wait.as_secs()
+                    )),
                     _ => error,
                 });
             }
@@ -516,7 +530,8 @@ impl<'a> Session<'a> {
         let path = ready.uri.path_and_query().map_or("/", |it| it.as_str());
         let mut request = http::Request::new(Full::new(Bytes::copy_from_slice(ready.body.expose().as_bytes())));
         *request.method_mut() = ready.method.clone();
-        *request.uri_mut() = path.parse().map_err(|_| Unsent::surely(Error::config(Code::Recipe, "that is no path")))?;
+        *request.uri_mut() =
+            path.parse().map_err(|_| Unsent::surely(Error::config(Code::Recipe, "that is no path")))?;
         *request.headers_mut() = ready.headers.clone();
         let authority = ready.uri.authority().map(|it| it.as_str()).unwrap_or_default();
         let authority = HeaderValue::from_str(authority)
@@ -534,7 +549,11 @@ impl<'a> Session<'a> {
                 Unsent::maybe(Error::transient(Code::Unreachable, message))
             })?;
             let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
-            Ok(Received { status: head.status.as_u16(), wait: retry_after(&head.headers), body: SecretText::from(text) })
+            Ok(Received {
+                status: head.status.as_u16(),
+                wait: retry_after(&head.headers),
+                body: SecretText::from(text),
+            })
         };
         // Whoever closes the connection may have answered before.
         let connection = async {
@@ -593,8 +612,7 @@ pub(super) fn statuses(request: &Value, key: &str) -> Vec<u16> {
 
 fn header(value: String) -> std::result::Result<HeaderValue, String> {
     let value = SecretText::from(value);
-    let mut value =
-        HeaderValue::from_str(value.expose()).map_err(|_| "a value cannot stand in a header".to_owned())?;
+    let mut value = HeaderValue::from_str(value.expose()).map_err(|_| "a value cannot stand in a header".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }

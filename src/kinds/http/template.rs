@@ -30,7 +30,9 @@ impl Templates {
         let mut engine = Environment::empty();
         engine.set_undefined_behavior(UndefinedBehavior::Strict);
         engine.set_fuel(Some(FUEL));
-        engine.set_auto_escape_callback(|name| if name == URL { AutoEscape::Custom(URL.into()) } else { AutoEscape::None });
+        engine.set_auto_escape_callback(
+            |name| if name == URL { AutoEscape::Custom(URL.into()) } else { AutoEscape::None },
+        );
         engine.set_formatter(|out, state, value| {
             let text = match value.kind() {
                 ValueKind::String | ValueKind::Number => value.to_string(),
@@ -236,11 +238,21 @@ mod tests {
     fn what_is_put_into_a_url_is_encoded() {
         let templates = Templates::new();
         let url = |template| templates.url(template, &context());
-        assert_eq!(url("{{ secret.url }}/x/{{ secret.odd }}").unwrap(), "https://h.example/base/x/a%2Fb%3Fc%3Dd%26%C3%A9%22%5C");
-        assert_eq!(url("https://h/{{ secret.days }}?q={{ secret.odd }}").unwrap(), "https://h/30?q=a%2Fb%3Fc%3Dd%26%C3%A9%22%5C");
-        for refused in
-            ["https://h/{{ secret.up }}", "https://h/{{ secret.empty }}/keys", "https://h/{{ secret.absent }}", "{{ secret.odd }}/x", "https://h/{{ secret.tags }}"]
-        {
+        assert_eq!(
+            url("{{ secret.url }}/x/{{ secret.odd }}").unwrap(),
+            "https://h.example/base/x/a%2Fb%3Fc%3Dd%26%C3%A9%22%5C"
+        );
+        assert_eq!(
+            url("https://h/{{ secret.days }}?q={{ secret.odd }}").unwrap(),
+            "https://h/30?q=a%2Fb%3Fc%3Dd%26%C3%A9%22%5C"
+        );
+        for refused in [
+            "https://h/{{ secret.up }}",
+            "https://h/{{ secret.empty }}/keys",
+            "https://h/{{ secret.absent }}",
+            "{{ secret.odd }}/x",
+            "https://h/{{ secret.tags }}",
+        ] {
             assert!(url(refused).is_err(), "{refused}");
         }
     }
