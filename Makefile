@@ -41,7 +41,7 @@ invoke: .venv/lambda.done
 
 ## test: every test, against real servers and the real binary
 .PHONY: test
-test: .venv/lambda.done .venv/aws.done .venv/smtp.done .venv/sam.done postgres postgres18 mariadb redis lint
+test: .venv/lambda.done .venv/aws.done .venv/smtp.done .venv/sam.done postgres postgres18 mariadb redis rabbitmq .venv/hubs.done lint
 	cargo test --workspace
 	KEYWHEEL_POSTGRES_BIN="$(CURDIR)/.tools/postgres/bin" cargo test --test postgres --test alternating
 	@if $(mysql); then cargo test --workspace --test mysql; \
@@ -152,6 +152,16 @@ install-mariadb:
 .PHONY: redis
 redis:
 	@test -n "$${KEYWHEEL_REDIS_BIN:-}" || command -v redis-server >/dev/null || $(MAKE) --no-print-directory install-redis
+
+.PHONY: rabbitmq
+rabbitmq:
+	@test -n "$${KEYWHEEL_RABBITMQ_BIN:-}" || test -x /usr/lib/rabbitmq/bin/rabbitmq-server || command -v rabbitmq-server >/dev/null \
+		|| $(MAKE) --no-print-directory install-rabbitmq
+
+.PHONY: install-rabbitmq
+install-rabbitmq:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then $(call apt,rabbitmq-server); \
+	else echo "install RabbitMQ (Debian: rabbitmq-server), or set KEYWHEEL_RABBITMQ_BIN to the folder of rabbitmq-server" >&2; exit 1; fi
 
 .PHONY: install-redis
 install-redis:

@@ -7,6 +7,7 @@ pub mod emulator;
 pub mod moto;
 pub mod mysql;
 pub mod postgres;
+pub mod rabbitmq;
 pub mod rds;
 pub mod redis;
 pub mod runtime;
