@@ -7,6 +7,7 @@ pub mod emulator;
 pub mod moto;
 pub mod mysql;
 pub mod postgres;
+pub mod python;
 pub mod rabbitmq;
 pub mod rds;
 pub mod redis;

@@ -1,7 +1,7 @@
 //! A private RabbitMQ with its management plugin for one test: its own folder, free ports, an `epmd` of its own.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::authority::Authority;
+use crate::python::ask;
 use crate::server::{Program, as_user, explained, find, free_port, own, run, write_private};
 
 /// A running server. Dropping it stops the server and removes its folder.
@@ -132,20 +133,8 @@ impl RabbitMq {
         path: &str,
         body: &Value,
     ) -> io::Result<(u16, Value)> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.plain))?;
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let credentials = BASE64.encode(format!("{user}:{password}").as_bytes());
-        write!(
-            stream,
-            "{method} /api/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Basic {credentials}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
-        let status = head.split(' ').nth(1).and_then(|it| it.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok((status, serde_json::from_str(body).unwrap_or_default()))
+        let credentials = format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()));
+        ask(self.plain, method, &format!("/api/{path}"), &[("authorization", &credentials)], body)
     }
 }
 
