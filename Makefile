@@ -41,7 +41,7 @@ invoke: .venv/lambda.done
 
 ## test: every test, against real servers and the real binary
 .PHONY: test
-test: .venv/lambda.done .venv/aws.done .venv/smtp.done .venv/sam.done postgres postgres18 mariadb redis rabbitmq .venv/jupyterhub.done lint
+test: .venv/lambda.done .venv/aws.done .venv/smtp.done .venv/sam.done postgres postgres18 mariadb redis rabbitmq .venv/jupyterhub.done .venv/mlflow.done lint
 	cargo test --workspace
 	KEYWHEEL_POSTGRES_BIN="$(CURDIR)/.tools/postgres/bin" cargo test --test postgres --test alternating
 	@if $(mysql); then cargo test --workspace --test mysql; \

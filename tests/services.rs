@@ -6,10 +6,11 @@ mod support;
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use data_encoding::BASE64;
 use keywheel::error::{Class, Code, Which};
-use keywheel_dev::python::{HUB_TOKEN, PythonServer};
+use keywheel_dev::python::{HUB_TOKEN, MLFLOW_PASSWORD, PythonServer};
 use serde_json::{Value, json};
-use support::sql::{self, assert_error, failure, rotate_again, with, world_with_admin};
+use support::sql::{self, OLD, assert_error, failure, rotate_again, with, world_with_admin};
 use support::*;
 
 /// A server for all tests that run together. It stops with the last of them.
@@ -195,4 +196,75 @@ async fn a_secret_may_bring_its_recipe() {
     let secret = with(&hub.secret, json!({"kind": "http", "recipe": wrong}));
     let error = failure(&world_with_admin(&secret, &admin), "createSecret").await;
     assert_error(&error, Class::Config, Code::Recipe, "`create.metod` is no key of a recipe");
+}
+
+fn mlflow() -> Arc<PythonServer> {
+    static MLFLOW: Mutex<Weak<PythonServer>> = Mutex::new(Weak::new());
+    shared(&MLFLOW, PythonServer::mlflow)
+}
+
+const USERS: &str = "/api/2.0/mlflow/users";
+
+fn as_user(server: &PythonServer, user: &str, password: &str, method: &str, path: &str, body: &Value) -> u16 {
+    let basic = format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()));
+    server.ask(method, &format!("{USERS}/{path}"), &[("authorization", &basic)], body).unwrap().0
+}
+
+/// Two users of an `MLflow` that take turns, and their secret.
+fn mlflow_world(server: &PythonServer, user: &str, changes: Value) -> World {
+    for name in [user.to_owned(), format!("{user}-2")] {
+        let body = json!({"username": name, "password": OLD});
+        assert_eq!(as_user(server, "admin", MLFLOW_PASSWORD, "POST", "create", &body), 200);
+    }
+    let secret = json!({
+        "kind": "mlflow-user", "url": server.url(), "username": user, "password": OLD, "network": "private",
+        "alternate_username": format!("{user}-2"), "adminarn": sql::ADMIN
+    });
+    let admin = json!({"username": "admin", "password": MLFLOW_PASSWORD, "url": server.url()});
+    world_with_admin(&with(&secret, changes), &admin)
+}
+
+fn mlflow_works(server: &PythonServer, world: &World, label: &str) -> bool {
+    let (user, password) = sql::login(world, label);
+    as_user(server, &user, &password, "GET", &format!("get?username={user}"), &Value::Null) == 200
+}
+
+#[tokio::test]
+async fn users_of_mlflow_take_turns() {
+    let server = mlflow();
+    let world = mlflow_world(&server, "turns", json!({}));
+    world.rotate(TOKEN).await.unwrap();
+    assert_eq!(sql::login(&world, "AWSCURRENT").0, "turns-2");
+    assert!(mlflow_works(&server, &world, "AWSCURRENT") && mlflow_works(&server, &world, "AWSPREVIOUS"));
+    rotate_again(&world, THIRD).await.unwrap();
+    assert_eq!(sql::login(&world, "AWSCURRENT").0, "turns");
+    assert!(mlflow_works(&server, &world, "AWSCURRENT") && mlflow_works(&server, &world, "AWSPREVIOUS"));
+    // One alone.
+    let world = mlflow_world(&server, "alone", json!({"alternate_username": null}));
+    world.rotate(TOKEN).await.unwrap();
+    assert_eq!(sql::login(&world, "AWSCURRENT").0, "alone");
+    assert!(mlflow_works(&server, &world, "AWSCURRENT") && !mlflow_works(&server, &world, "AWSPREVIOUS"));
+}
+
+#[tokio::test]
+async fn a_crash_with_mlflow_is_healed() {
+    let server = mlflow();
+    // Every answer takes it a good part of a second, so not every point is tried: those of one request are alike.
+    for (step, point) in [
+        ("createSecret", 2),
+        ("setSecret", 3),
+        ("setSecret", 6),
+        ("setSecret", 9),
+        ("testSecret", 3),
+        ("finishSecret", 4),
+    ] {
+        let world = mlflow_world(&server, &format!("{}-{point}", step.to_lowercase()), json!({}));
+        for earlier in STEPS.iter().take_while(|it| **it != step) {
+            world.step(earlier).await.unwrap();
+        }
+        assert!(CrashAt::new(point, world.step(step)).await.is_none(), "{step}, {point}: it ends before");
+        assert!(mlflow_works(&server, &world, "AWSCURRENT"), "{step}, {point}");
+        world.rotate(TOKEN).await.unwrap_or_else(|error| panic!("{step}, {point}: {error}"));
+        assert!(mlflow_works(&server, &world, "AWSCURRENT") && mlflow_works(&server, &world, "AWSPREVIOUS"));
+    }
 }

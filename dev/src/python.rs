@@ -23,6 +23,9 @@ pub struct PythonServer {
 /// The token of a service of the hub that may make users and their tokens.
 pub const HUB_TOKEN: &str = "token-of-a-service-of-a-private-hub";
 
+/// The password of `admin` of an `MLflow`.
+pub const MLFLOW_PASSWORD: &str = "administrator-of-a-private-mlflow";
+
 impl PythonServer {
     /// A `JupyterHub` without proxy, users and servers; returns when its API answers, some three seconds later.
     ///
@@ -31,6 +34,21 @@ impl PythonServer {
     pub fn jupyterhub() -> io::Result<Self> {
         Self::start("jupyterhub", "/hub/api/", |command, _| {
             command.arg("-f").arg(root().join("tests/jupyterhub/config.py")).env("ADMIN_TOKEN", HUB_TOKEN);
+        })
+    }
+
+    /// An `MLflow` with basic authentication; returns when it answers, some ten seconds later.
+    ///
+    /// # Errors
+    /// As [`jupyterhub`](Self::jupyterhub).
+    pub fn mlflow() -> io::Result<Self> {
+        Self::start("mlflow", "/health", |command, port| {
+            command.args(["server", "--app-name", "basic-auth", "--host", "127.0.0.1", "--workers", "1"]);
+            command.args(["--port", &port.to_string(), "--backend-store-uri", "sqlite:///mlflow.sqlite"]);
+            command.env("MLFLOW_AUTH_CONFIG_PATH", root().join("tests/mlflow/auth.ini"));
+            // Beside the file it wants this one, and that it is not its default.
+            command.env("MLFLOW_AUTH_ADMIN_PASSWORD", MLFLOW_PASSWORD);
+            command.env("MLFLOW_FLASK_SERVER_SECRET_KEY", "signs-sessions-of-a-private-mlflow");
         })
     }
 
