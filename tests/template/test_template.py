@@ -46,6 +46,7 @@ CHOICES = {
         "mysql",
         "mariadb",
         "redis",
+        "rabbitmq",
         "iam-access-key",
         "bedrock-api-key",
         "ses-smtp",
