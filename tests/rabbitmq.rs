@@ -47,20 +47,20 @@ fn secret(server: &RabbitMq, user: &str) -> Value {
 
 /// A user, and its secret: with tags, and what it may do in two virtual hosts.
 fn world(server: &RabbitMq, user: &str, changes: Value) -> World {
-    put(server, &format!("users/{user}"), json!({"password": OLD, "tags": "monitoring,own-tag"}));
-    put(server, "vhosts/a%2Fb", json!({}));
-    put(server, &format!("permissions/%2F/{user}"), json!({"configure": "^a", "write": "^b", "read": ".*"}));
-    put(server, &format!("permissions/a%2Fb/{user}"), json!({"configure": "", "write": "", "read": "^c"}));
+    put(server, &format!("users/{user}"), &json!({"password": OLD, "tags": "monitoring,own-tag"}));
+    put(server, "vhosts/a%2Fb", &json!({}));
+    put(server, &format!("permissions/%2F/{user}"), &json!({"configure": "^a", "write": "^b", "read": ".*"}));
+    put(server, &format!("permissions/a%2Fb/{user}"), &json!({"configure": "", "write": "", "read": "^c"}));
     put(
         server,
         &format!("topic-permissions/%2F/{user}"),
-        json!({"exchange": "amq.topic", "write": "^w", "read": "^r"}),
+        &json!({"exchange": "amq.topic", "write": "^w", "read": "^r"}),
     );
     world_with_admin(&with(&secret(server, user), changes), &admin(server))
 }
 
-fn put(server: &RabbitMq, path: &str, body: Value) {
-    let (status, answer) = server.ask("PUT", path, &body).unwrap();
+fn put(server: &RabbitMq, path: &str, body: &Value) {
+    let (status, answer) = server.ask("PUT", path, body).unwrap();
     assert!(status < 300, "{path}: {status} {answer}");
 }
 
@@ -74,7 +74,9 @@ fn rights(server: &RabbitMq, user: &str) -> Vec<Value> {
     let mut rights = vec![get(format!("users/{user}"))["tags"].clone()];
     for sort in ["permissions", "topic-permissions"] {
         let mut all = get(format!("users/{user}/{sort}")).as_array().unwrap().clone();
-        all.iter_mut().for_each(|it| it["user"] = Value::Null);
+        for it in &mut all {
+            it["user"] = Value::Null;
+        }
         all.sort_by_key(ToString::to_string);
         rights.extend(all);
     }
@@ -116,9 +118,9 @@ async fn two_users_take_turns_and_have_the_same_rights() {
     put(
         &server,
         &format!("topic-permissions/%2F/{other}"),
-        json!({"exchange": "amq.topic", "write": "^x", "read": "^r"}),
+        &json!({"exchange": "amq.topic", "write": "^x", "read": "^r"}),
     );
-    put(&server, &format!("users/{other}"), json!({"password": first, "tags": "management"}));
+    put(&server, &format!("users/{other}"), &json!({"password": first, "tags": "management"}));
     rotate_again(&world, THIRD).await.unwrap();
     assert_eq!(sql::login(&world, "AWSCURRENT").0, user);
     assert_eq!(rights(&server, &user), rights(&server, &other));

@@ -161,12 +161,10 @@ async fn mistakes_with_a_hub_are_told_apart() {
     assert_error(&error, Class::Rejected(Which::Pending), Code::Identity, "the key is that of \"somebody-else\"");
 }
 
-/// The recipe of the hub, as a secret brings it: without the examples, which are for tests.
+/// The recipe of the hub, as a secret brings it.
 fn brought() -> Value {
     let (_, _, text) = keywheel::kinds::http::RECIPES.iter().find(|(name, ..)| *name == "jupyterhub").unwrap();
-    let mut recipe: Value = toml::from_str(text).unwrap();
-    recipe.as_object_mut().unwrap().remove("exchange");
-    recipe
+    toml::from_str(text).unwrap()
 }
 
 #[tokio::test]

@@ -104,11 +104,14 @@ pub(crate) fn ask(
 ) -> io::Result<(u16, Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut head = String::new();
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
     // By this version there are no chunks.
     write!(
         stream,
-        "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.0\r\nhost: 127.0.0.1:{port}\r\ncontent-type: application/json\r\n{head}content-length: {}\r\n\r\n{body}",
         body.len()
     )?;
     let mut answer = Vec::new();

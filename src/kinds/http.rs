@@ -31,7 +31,7 @@ use crate::secret::{Exposed, Secret, SecretText};
 use crate::services::{Input, Operation, Protocol, Request, Service};
 use crate::tls::SSLROOTCERT;
 
-/// Name, names and text of every recipe that is compiled in.
+/// Name, names and text of every recipe that is compiled in, without the examples that its file ends with.
 pub const RECIPES: &[(&str, &[&str], &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
 
 /// The name of a new key, unless the recipe says another: whose it is, and of which rotation.
@@ -270,7 +270,7 @@ impl Recipe {
     }
 
     /// The error for a recipe that does not fit; `key` says where in it.
-    fn unusable(&self, key: &str, why: &str) -> Error {
+    fn unusable(key: &str, why: &str) -> Error {
         Error::config(Code::Recipe, format!("`{key}` of the recipe cannot be used: {why}"))
             .hint("compare the fields of the secret, and of the administrator's, with those that the recipe uses")
     }
@@ -408,7 +408,7 @@ impl<'a> Turn<'a> {
             all.push(("admin".to_owned(), object(fields)));
         }
         let name = self.recipe.templates.text(self.recipe.key_name(), &object(all.clone()));
-        let name = name.map_err(|why| self.recipe.unusable("key_name", &why))?;
+        let name = name.map_err(|why| Recipe::unusable("key_name", &why))?;
         all.push(("key_name".to_owned(), Context::from(name)));
         all.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(object(all))
@@ -416,7 +416,7 @@ impl<'a> Turn<'a> {
 
     fn key_name(&self, secret: &Secret) -> Result<String> {
         let name = self.recipe.templates.text("{{ key_name }}", &self.context(secret, Vec::new())?);
-        name.map_err(|why| self.recipe.unusable("key_name", &why))
+        name.map_err(|why| Recipe::unusable("key_name", &why))
     }
 
     /// The values that `create` or another request gives the fields of the secret.
@@ -439,7 +439,7 @@ impl<'a> Turn<'a> {
     /// What a JSON Pointer finds; it is a template.
     fn at<'v>(&self, value: &'v Value, key: &str, pointer: &Value, context: &Context) -> Result<Option<&'v Value>> {
         let pointer = self.recipe.templates.text(pointer.as_str().unwrap_or_default(), context);
-        let pointer = pointer.map_err(|why| self.recipe.unusable(key, &why))?;
+        let pointer = pointer.map_err(|why| Recipe::unusable(key, &why))?;
         Ok(value.pointer(&pointer))
     }
 
@@ -578,7 +578,7 @@ impl<'a> Turn<'a> {
         let answer = answer.json()?;
         for (pointer, template) in identity {
             let expected = self.recipe.templates.text(template.as_str().unwrap_or_default(), &context);
-            let expected = expected.map_err(|why| self.recipe.unusable("verify.identity", &why))?;
+            let expected = expected.map_err(|why| Recipe::unusable("verify.identity", &why))?;
             let pointer = Value::from(pointer.as_str());
             let found = self.at(&answer, "verify.identity", &pointer, &context)?.and_then(scalar);
             if found.as_deref() != Some(expected.as_str()) {
@@ -709,7 +709,7 @@ fn uuid() -> Result<SecretText> {
     Ok(SecretText::from([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")))
 }
 
-fn changed(secret: &Secret, changes: Vec<(String, SecretText)>) -> Secret {
+fn changed(secret: &Secret, changes: &[(String, SecretText)]) -> Secret {
     let changes = changes.iter().map(|(name, text)| (name.as_str(), SecretText::from(text.expose().to_owned())));
     secret.with(changes.collect())
 }
@@ -731,8 +731,8 @@ impl Recipe {
                     }
                     Turn::with(self, rotation, &[current], None)?
                 };
-                let turned = changed(current, turn.turned(current).await?);
-                Ok(changed(&turned, turn.chosen(&turned)?))
+                let turned = changed(current, &turn.turned(current).await?);
+                Ok(changed(&turned, &turn.chosen(&turned)?))
             }
             Class::Minted => {
                 let turn = Turn::new(self, rotation, &[current]).await?;
@@ -741,7 +741,7 @@ impl Recipe {
             }
             Class::Slots => {
                 let turn = Turn::new(self, rotation, &[current]).await?;
-                let turned = changed(current, turn.turned(current).await?);
+                let turned = changed(current, &turn.turned(current).await?);
                 self.minted(&turn, &turned).await
             }
             Class::InPlace => {
@@ -771,7 +771,7 @@ impl Recipe {
         let asked = Asked { name: "create", request, which: turn.which() };
         let answer = turn.session.ask(asked, &context, &[]).await?;
         let answer = answer.map(|it| it.json()).transpose()?.unwrap_or_default();
-        Ok(changed(secret, turn.take(&answer, request, &context)?))
+        Ok(changed(secret, &turn.take(&answer, request, &context)?))
     }
 
     async fn set(&self, rotation: &Rotation<'_>, versions: Versions<'_>) -> Result<()> {
@@ -818,17 +818,15 @@ impl Recipe {
             let listed = turn.listed(retired).await?;
             id = turn.id_of(retired, listed.as_deref())?;
         }
-        match id {
-            Some(id) => turn.withdraw(retired, &id).await,
-            None => {
-                let why = match self.id_field() {
-                    Some(field) => format!("its secret has no \"{field}\""),
-                    None => "the service's list does not have it".to_owned(),
-                };
-                rotation.note(format!("the key before this one is not withdrawn: {why}"));
-                Ok(())
-            }
+        if let Some(id) = id {
+            return turn.withdraw(retired, &id).await;
         }
+        let why = match self.id_field() {
+            Some(field) => format!("its secret has no \"{field}\""),
+            None => "the service's list does not have it".to_owned(),
+        };
+        rotation.note(format!("the key before this one is not withdrawn: {why}"));
+        Ok(())
     }
 
     /// Whether two values of the secret are for keys of the same owner at the same service.
@@ -1201,9 +1199,14 @@ auth = { bearer = "{{ secret.key }}" }
             for action in permissions.filter_map(Value::as_str) {
                 assert!(Own.permissions().contains(&action), "{name}: {action}, which the template does not give");
             }
-            for key in ["docs", "checked", "example", "prefer", "exchange"] {
+            for key in ["docs", "checked", "example", "prefer"] {
                 assert!(recipe.root.get(key).is_some(), "{name} has no `{key}`");
             }
+            let file = format!("{}/src/kinds/http/recipes/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let whole: Value = toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+            assert!(whole["exchange"].is_array() && recipe.root.get("exchange").is_none(), "{name}");
+            let recipes = Recipe::of(whole, true).map(drop);
+            assert!(recipes.is_ok(), "{name}: {recipes:?}");
         }
     }
 }

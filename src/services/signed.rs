@@ -227,12 +227,11 @@ impl Signed {
         region: &str,
         key: Option<Key<'_>>,
     ) -> std::result::Result<(), String> {
-        let credentials = match key {
-            Some(Key::Pair(id, secret)) => Credentials::new(id, secret, None, None, "the secret"),
-            _ => {
-                let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
-                provider.provide_credentials().await.map_err(|error| error.to_string())?
-            }
+        let credentials = if let Some(Key::Pair(id, secret)) = key {
+            Credentials::new(id, secret, None, None, "the secret")
+        } else {
+            let provider = self.config.credentials_provider().ok_or("there are no credentials")?;
+            provider.provide_credentials().await.map_err(|error| error.to_string())?
         };
         let time = self.config.time_source().map_or_else(SystemTime::now, |source| source.now());
         let identity = credentials.into();

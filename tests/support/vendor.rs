@@ -218,6 +218,8 @@ fn decoded(text: &str) -> String {
 }
 
 type Bound = BTreeMap<String, String>;
+/// Status, headers and body.
+type Answer = (u16, Vec<(&'static str, String)>, String);
 
 /// Whether `text` is as `pattern` says; placeholders are bound to what stands in their place.
 fn matches(pattern: &str, text: &str, bound: &mut Bound) -> bool {
@@ -391,7 +393,7 @@ impl Inner {
         stream.flush().ok()
     }
 
-    fn answer(&self, asked: &Asked) -> Option<(u16, Vec<(&'static str, String)>, String)> {
+    fn answer(&self, asked: &Asked) -> Option<Answer> {
         let mut differ = Vec::new();
         let mut found = None;
         for exchange in &self.exchanges {

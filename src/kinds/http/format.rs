@@ -233,8 +233,9 @@ impl Of {
             (Self::Text, Value::String(_))
             | (Self::Flag, Value::Bool(_))
             | (Self::Scalar, Value::String(_) | Value::Number(_))
-            | (Self::Anything, _) => Ok(()),
-            (Self::Template, Value::String(text)) => template(text),
+            | (Self::Anything, _)
+            | (Self::Templates, Value::Null | Value::Bool(_) | Value::Number(_)) => Ok(()),
+            (Self::Template | Self::Templates, Value::String(text)) => template(text),
             (Self::Whole(most), Value::Number(number)) if number.as_u64().is_some_and(|it| it <= *most) => Ok(()),
             (Self::Choice(words), Value::String(text)) if words.contains(&text.as_str()) => Ok(()),
             (Self::List(of), Value::Array(items)) => {
@@ -252,14 +253,12 @@ impl Of {
             (Self::One(keys), Value::Object(_)) => wrong(&format!("a table with one of {}", names(keys))),
             (Self::Or(word, _), Value::String(text)) if text == word => Ok(()),
             (Self::Or(_, of), Value::Object(_)) => of.check(value, path, templates),
-            (Self::Templates, Value::String(text)) => template(text),
             (Self::Templates, Value::Array(items)) => {
                 items.iter().enumerate().try_for_each(|(at, it)| self.check(it, &format!("{path}[{at}]"), templates))
             }
             (Self::Templates, Value::Object(fields)) => {
                 fields.iter().try_for_each(|(name, it)| self.check(it, &join(path, name), templates))
             }
-            (Self::Templates, _) => Ok(()),
             _ => wrong(&self.expected()),
         }
     }

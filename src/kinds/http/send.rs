@@ -199,7 +199,7 @@ impl<'a> Session<'a> {
     async fn prepare(&self, asked: Asked<'_>, context: &Context) -> Result<Ready> {
         let Asked { name, request, which } = asked;
         let templates = &self.recipe.templates;
-        let wrong = |key: &str, why: String| self.recipe.unusable(&format!("{name}.{key}"), &why);
+        let wrong = |key: &str, why: String| Recipe::unusable(&format!("{name}.{key}"), &why);
         let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
         let mut url = templates.url(text("url"), context).map_err(|why| wrong("url", why))?;
         if let Some(query) = request.get("query").and_then(Value::as_object) {
@@ -282,7 +282,7 @@ impl<'a> Session<'a> {
         ready: &mut Ready,
     ) -> Result<()> {
         let templates = &self.recipe.templates;
-        let wrong = |why: String| self.recipe.unusable(&format!("{name}.auth"), &why);
+        let wrong = |why: String| Recipe::unusable(&format!("{name}.auth"), &why);
         let text = |template: &Value| templates.text(template.as_str().unwrap_or_default(), context).map_err(wrong);
         let Some((scheme, said)) = auth.as_object().and_then(|it| it.iter().next()) else { return Ok(()) };
         match scheme.as_str() {
@@ -325,7 +325,7 @@ impl<'a> Session<'a> {
             return Ok(token);
         }
         let templates = &self.recipe.templates;
-        let wrong = |key: &str, why: String| self.recipe.unusable(&format!("{name}.auth.oauth2.{key}"), &why);
+        let wrong = |key: &str, why: String| Recipe::unusable(&format!("{name}.auth.oauth2.{key}"), &why);
         let template = |key: &str| oauth2.get(key).and_then(Value::as_str).unwrap_or_default();
         let text = |key: &str| templates.text(template(key), context).map_err(|why| wrong(key, why));
         let url = templates.url(template("url"), context).map_err(|why| wrong("url", why))?;
@@ -383,9 +383,9 @@ impl<'a> Session<'a> {
 
     /// A URL that a request may go to, as far as the URL itself tells.
     fn target(&self, key: &str, url: &str) -> Result<Uri> {
-        let uri: Uri = url.parse().map_err(|_| self.recipe.unusable(key, "that is no URL"))?;
+        let uri: Uri = url.parse().map_err(|_| Recipe::unusable(key, "that is no URL"))?;
         let (Some(scheme), Some(host)) = (uri.scheme_str(), uri.host().filter(|it| !it.is_empty())) else {
-            return Err(self.recipe.unusable(key, "the URL has no host"));
+            return Err(Recipe::unusable(key, "the URL has no host"));
         };
         let plain = scheme == "http" && self.network == Network::Private;
         if scheme != "https" && !plain {
@@ -395,7 +395,7 @@ impl<'a> Session<'a> {
             ));
         }
         if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
-            return Err(self.recipe.unusable(key, "the URL has a user name"));
+            return Err(Recipe::unusable(key, "the URL has a user name"));
         }
         Ok(uri)
     }
@@ -533,7 +533,7 @@ impl<'a> Session<'a> {
         *request.uri_mut() =
             path.parse().map_err(|_| Unsent::surely(Error::config(Code::Recipe, "that is no path")))?;
         *request.headers_mut() = ready.headers.clone();
-        let authority = ready.uri.authority().map(|it| it.as_str()).unwrap_or_default();
+        let authority = ready.uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
         let authority = HeaderValue::from_str(authority)
             .map_err(|_| Unsent::surely(Error::config(Code::Recipe, "that is no host")))?;
         request.headers_mut().entry(http::header::HOST).or_insert(authority);

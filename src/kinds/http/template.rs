@@ -4,6 +4,7 @@
 //! Errors name what is wrong and never what a value is. Copies of values inside the template engine are out of reach of
 //! wiping.
 
+use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_types::date_time::{DateTime, Format};
@@ -167,7 +168,7 @@ fn percent_encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
