@@ -28,6 +28,9 @@ async fn create_changes_a_rotated_field_and_no_other() {
         let made = pending(&world);
         let changed: Vec<&String> =
             example.as_object().unwrap().keys().filter(|name| made[name.as_str()] != example[name.as_str()]).collect();
+        // Two users that take turns change places.
+        let turns = |name: &str| name.starts_with("alternate_") || example.get(format!("alternate_{name}")).is_some();
+        let changed: Vec<_> = changed.into_iter().filter(|name| !turns(name)).collect();
         assert_eq!(changed.len(), 1, "{changed:?}");
         assert_eq!(made.as_object().unwrap().len(), example.as_object().unwrap().len());
         let field = kind.fields().iter().find(|field| field.name == changed[0]).unwrap();
