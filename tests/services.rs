@@ -10,6 +10,7 @@ use data_encoding::BASE64;
 use keywheel::error::{Class, Code, Which};
 use keywheel_dev::python::{HUB_TOKEN, MLFLOW_PASSWORD, PythonServer};
 use serde_json::{Value, json};
+use support::aws::{Reply, StandIn};
 use support::sql::{self, OLD, assert_error, failure, rotate_again, with, world_with_admin};
 use support::*;
 
@@ -194,6 +195,37 @@ async fn a_secret_may_bring_its_recipe() {
     let secret = with(&hub.secret, json!({"kind": "http", "recipe": wrong}));
     let error = failure(&world_with_admin(&secret, &admin), "createSecret").await;
     assert_error(&error, Class::Config, Code::Recipe, "`create.metod` is no key of a recipe");
+}
+
+#[tokio::test]
+async fn a_parameter_may_hold_the_recipe() {
+    let hub = Hub::new("parameter");
+    let admin = json!({"token": HUB_TOKEN, "url": hub.server.url()});
+    let secret = with(&hub.secret, json!({"kind": "http", "recipe": "ssm:/recipes/hub"}));
+    let mut world = world_with_admin(&secret, &admin);
+    let aws = StandIn::start(None);
+    world.services.other = Some(aws.services());
+    let text = toml::to_string(&brought()).unwrap();
+    let parameter = json!({"Parameter": {"Name": "/recipes/hub", "Type": "String", "Value": text}}).to_string();
+    aws.rule(move |_| Reply::ok(parameter.clone()));
+    world.rotate(TOKEN).await.unwrap();
+    assert!(hub.works(&world.field("AWSCURRENT", "token").unwrap()));
+    for asked in aws.log() {
+        assert_eq!(asked.headers["x-amz-target"], "AmazonSSM.GetParameter");
+        assert_eq!(asked.json(), json!({"Name": "/recipes/hub", "WithDecryption": true}));
+    }
+    assert_eq!(aws.log().len(), 4, "once in each step");
+    let world = {
+        let mut world = world_with_admin(&secret, &admin);
+        world.services.other = Some(aws.services());
+        world
+    };
+    aws.rule(|_| Reply::refuse_json(400, "ParameterNotFound", ""));
+    let error = failure(&world, "createSecret").await;
+    assert_error(&error, Class::Config, Code::Recipe, "no parameter \"/recipes/hub\"");
+    aws.rule(|_| Reply::refuse_json(400, "AccessDeniedException", "not authorized"));
+    let error = failure(&world, "createSecret").await;
+    assert_error(&error, Class::Config, Code::AccessDenied, "ssm:GetParameter");
 }
 
 fn mlflow() -> Arc<PythonServer> {

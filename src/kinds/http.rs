@@ -27,7 +27,7 @@ use crate::admin;
 use crate::error::{Class as Failure, Code, Error, Result, Which};
 use crate::kind::{Field, Kind, Rotation, Versions};
 use crate::password::random_bytes;
-use crate::secret::{Exposed, Secret, SecretText};
+use crate::secret::{Exposed, Secret, SecretText, wipe};
 use crate::services::{Input, Operation, Protocol, Request, Service};
 use crate::tls::SSLROOTCERT;
 
@@ -634,6 +634,14 @@ impl<'a> Turn<'a> {
         Ok(vec![(field.to_owned(), own((*next).to_owned()))])
     }
 
+    /// What `read` tells, for templates.
+    async fn before(&self, secret: &Secret, read: &Value, more: Vec<(&str, Context)>) -> Result<Context> {
+        let context = self.context(secret, more)?;
+        let asked = Asked { name: "read", request: read, which: self.which() };
+        let before = self.session.ask(asked, &context, &[]).await?;
+        Ok(to_jinja(&before.map(|it| it.json()).transpose()?.unwrap_or_default()))
+    }
+
     async fn slot_in_use(&self, current: &Secret, read: &Value) -> Result<String> {
         let context = self.context(current, Vec::new())?;
         let asked = Asked { name: "read", request: read, which: self.which() };
@@ -766,12 +774,19 @@ impl Recipe {
 
     async fn minted(&self, turn: &Turn<'_>, secret: &Secret) -> Result<Secret> {
         let request = &self.root["create"];
-        let context = turn.context(secret, Vec::new())?;
+        // Where `read` does not tell the slots, it tells what the new key is to be like.
+        let before = match self.root.get("read").filter(|read| read.get("holds").is_none()) {
+            Some(read) => vec![("before", turn.before(secret, read, Vec::new()).await?)],
+            None => Vec::new(),
+        };
+        let context = turn.context(secret, before)?;
         turn.rotation().changing();
         let asked = Asked { name: "create", request, which: turn.which() };
         let answer = turn.session.ask(asked, &context, &[]).await?;
-        let answer = answer.map(|it| it.json()).transpose()?.unwrap_or_default();
-        Ok(changed(secret, &turn.take(&answer, request, &context)?))
+        let mut answer = answer.map(|it| it.json()).transpose()?.unwrap_or_default();
+        let taken = turn.take(&answer, request, &context);
+        wipe(&mut answer);
+        Ok(changed(secret, &taken?))
     }
 
     async fn set(&self, rotation: &Rotation<'_>, versions: Versions<'_>) -> Result<()> {
@@ -784,11 +799,8 @@ impl Recipe {
         let turn = Turn::new(self, rotation, &[pending, current]).await?;
         let mut more = vec![("current", self.seen(current.expose()))];
         if let Some(read) = self.root.get("read") {
-            let context = turn.context(pending, more.clone())?;
-            let asked = Asked { name: "read", request: read, which: turn.which() };
-            let before = turn.session.ask(asked, &context, &[]).await?;
-            let before = before.map(|it| it.json()).transpose()?.unwrap_or_default();
-            more.push(("before", to_jinja(&before)));
+            let before = turn.before(pending, read, more.clone()).await?;
+            more.push(("before", before));
         }
         let request = &self.root["set"];
         let context = turn.context(pending, more)?;

@@ -78,8 +78,8 @@ pub struct Vendor {
     folder: TempDir,
 }
 
-const PLACEHOLDERS: [&str; 12] =
-    ["key", "key2", "id", "#id", "name", "slot", "user", "access", "date", "timestamp", "epoch", "count"];
+const PLACEHOLDERS: [&str; 13] =
+    ["key", "key2", "id", "#id", "name", "slot", "user", "access", "date", "timestamp", "epoch", "count", "owner"];
 
 impl Vendor {
     /// `text` is the recipe.
@@ -446,6 +446,10 @@ impl Inner {
                 }
                 let key = state.keys.iter().find(|it| it.parts.get("key") == bound.get("key"));
                 bound.extend(key.into_iter().flat_map(LiveKey::all));
+                let user = state.places.iter().find(|(_, key)| Some(*key) == bound.get("key"));
+                if let Some((user, _)) = user {
+                    bound.insert("user".to_owned(), user.clone());
+                }
             }
             "list" => {
                 let each =

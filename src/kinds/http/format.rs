@@ -214,7 +214,11 @@ pub(super) const RECIPE: &[Key] = &[
     may("list", Table(LIST), "finds the keys that are there"),
     may("revoke", Tables(REVOKE), "withdraws a key, in one request or several"),
     may("set", Table(SET), "for `chosen`: puts the value into force"),
-    may("read", Table(READ), "asked before `set`, or which slot holds which key"),
+    may(
+        "read",
+        Table(READ),
+        "asked before `set` or `create`, whose templates see the answer as `before`; or which slot holds which key",
+    ),
     must("verify", Table(VERIFY), "signs in with the key"),
     may("exchange", Tables(EXCHANGE), "the vendor's documented example, from which a stand-in is made for the tests"),
 ];

@@ -13,7 +13,6 @@ use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{sleep, timeout};
 
 use super::template::Context;
@@ -24,6 +23,7 @@ use crate::net;
 use crate::secret::{Secret, SecretText};
 use crate::services::Key;
 use crate::tls::{self, Ask, Mode};
+use crate::wire::Stream;
 
 /// Whoever answers with more is not what was asked.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -478,10 +478,12 @@ impl<'a> Session<'a> {
         let plain = ready.uri.scheme_str() == Some("http");
         let addresses = self.addresses(host, &ready.place, plain).await.map_err(Unsent::surely)?;
         let stream = net::connect_to(&addresses, host, &ready.place).await.map_err(Unsent::surely)?;
-        if plain {
-            return self.exchange(ready, stream).await;
-        }
-        let stream = tls::connect(Arc::clone(&self.tls), host, stream, &ready.place).await.map_err(Unsent::surely)?;
+        // One sort of connection, so that the client's code is there once.
+        let stream: Box<dyn Stream> = if plain {
+            Box::new(stream)
+        } else {
+            Box::new(tls::connect(Arc::clone(&self.tls), host, stream, &ready.place).await.map_err(Unsent::surely)?)
+        };
         self.exchange(ready, stream).await
     }
 
@@ -516,11 +518,7 @@ impl<'a> Session<'a> {
         Ok(found)
     }
 
-    async fn exchange(
-        &self,
-        ready: &Ready,
-        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    ) -> std::result::Result<Received, Unsent> {
+    async fn exchange(&self, ready: &Ready, stream: Box<dyn Stream>) -> std::result::Result<Received, Unsent> {
         let broken = |error: &hyper::Error| {
             let what = if error.is_parse() { "that is no HTTP" } else { "the connection broke" };
             Unsent::maybe(Error::transient(Code::Unreachable, format!("no answer from {}: {what}", ready.place)))
