@@ -7,9 +7,10 @@
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+use super::recipe::Recipe;
 use super::send::Asked;
-use super::template::Context;
-use super::{Recipe, Turn};
+use super::template::{Context, object, to_jinja};
+use super::turn::Turn;
 use crate::amqp::{PORT, sign_in};
 use crate::error::{Code, Error, Result};
 use crate::kind::{Field, Kind, Rotation, Versions};
@@ -198,9 +199,9 @@ impl Api<'_> {
             let body: serde_json::Map<_, _> =
                 fields.clone().map(|(name, _)| (name.clone(), json!(format!("{{{{ body.{name} }}}}")))).collect();
             request["json"] = Value::Object(body);
-            let values = fields.map(|(name, value)| (name.clone(), super::to_jinja(value)));
-            context = super::object([
-                ("body".to_owned(), super::object(values)),
+            let values = fields.map(|(name, value)| (name.clone(), to_jinja(value)));
+            context = object([
+                ("body".to_owned(), object(values)),
                 ("user".to_owned(), Context::from(user)),
                 ("admin".to_owned(), context.get_attr("admin").unwrap_or_default()),
                 ("vhost".to_owned(), context.get_attr("vhost").unwrap_or_default()),

@@ -15,8 +15,9 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
 
+use super::recipe::Recipe;
 use super::template::Context;
-use super::{Recipe, texts};
+use super::turn::texts;
 use crate::error::{Code, Error, Result, Which};
 use crate::kind::Rotation;
 use crate::net;
@@ -203,14 +204,7 @@ impl<'a> Session<'a> {
         let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
         let mut url = templates.url(text("url"), context).map_err(|why| wrong("url", why))?;
         if let Some(query) = request.get("query").and_then(Value::as_object) {
-            let mut pairs = form_urlencoded::Serializer::new(String::new());
-            for (key, value) in query {
-                let value = value.as_str().unwrap_or_default();
-                if let Some(value) = templates.optional(value, context).map_err(|why| wrong("query", why))? {
-                    pairs.append_pair(key, &value);
-                }
-            }
-            let pairs = pairs.finish();
+            let pairs = self.form(query, context).map_err(|why| wrong("query", why))?;
             if !pairs.is_empty() {
                 url = format!("{url}{}{pairs}", if url.contains('?') { '&' } else { '?' });
             }
@@ -252,6 +246,7 @@ impl<'a> Session<'a> {
         Ok(ready)
     }
 
+    /// Names and values, encoded.
     fn form(&self, form: &serde_json::Map<String, Value>, context: &Context) -> std::result::Result<String, String> {
         let mut pairs = form_urlencoded::Serializer::new(String::new());
         for (key, value) in form {
