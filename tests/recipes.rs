@@ -34,9 +34,13 @@ impl Case {
         RECIPES.iter().map(move |(name, ..)| Self::of(name, &std::fs::read_to_string(file(name)).unwrap()))
     }
 
+    fn named(name: &str) -> Self {
+        Self::all().find(|case| case.name == name).unwrap()
+    }
+
     /// One that stands for all, where what is tested has nothing to do with the recipe.
     fn grafana() -> Self {
-        Self::all().find(|case| case.name == "grafana").unwrap()
+        Self::named("grafana")
     }
 
     /// Those of which this is true.
@@ -73,8 +77,14 @@ impl Case {
     }
 
     fn world(&self) -> World {
+        self.world_with(json!({}))
+    }
+
+    /// With fields of the secret changed.
+    fn world_with(&self, changes: Value) -> World {
         self.vendor.reset();
         let mut secret = self.recipe["example"].clone();
+        secret.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         secret["kind"] = self.name.into();
         secret["note"] = "kept".into();
         if self.recipe["admin"].is_object() {
@@ -365,4 +375,65 @@ async fn a_key_that_dies_with_its_replacement_is_never_used_again() {
         assert!(error.to_string().contains("make a key by hand"), "{error}");
         assert_eq!(created(case.vendor.log()), 1, "{}: a dead key was used to make another", case.name);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_another_try_has_made_at_once_is_removed() {
+    let case = Case::grafana();
+    let world = case.world();
+    world.step("createSecret").await.unwrap();
+    let ours = case.vendor.keys().into_iter().find(|key| key.name.contains(TOKEN)).unwrap();
+    case.vendor.add_key("a-key-that-nobody-stored", "77");
+    case.vendor.rename("77", &ours.name);
+    world.step("createSecret").await.unwrap();
+    assert_eq!(case.vendor.keys().iter().filter(|key| key.name == ours.name).collect::<Vec<_>>(), [&ours]);
+    world.rotate(TOKEN).await.unwrap();
+    case.check_end(&world, "two at once");
+}
+
+#[tokio::test]
+async fn nothing_of_an_earlier_rotation_is_deleted_where_the_key_in_use_is_not_known() {
+    let case = Case::grafana();
+    let mut world = case.world();
+    world.settings.remove_pending = true;
+    world.rotate(TOKEN).await.unwrap();
+    // Somebody has spoilt the id, so the live key looks like a leftover.
+    let mut edited = Case::value(&world, "AWSCURRENT");
+    edited["token_id"] = "99999".into();
+    let version = "edited-version-000000000000000000000";
+    world.service.put(SECRET, version, Payload::Text(edited.to_string()), &["AWSCURRENT".to_owned()]).unwrap();
+    world.service.begin_rotation(SECRET, THIRD).unwrap();
+    world.step_for("createSecret", THIRD).await.unwrap();
+    case.check(&world, "a spoilt id");
+}
+
+#[tokio::test]
+async fn the_slot_in_use_is_the_one_that_holds_the_key() {
+    let case = Case::named("azure-openai");
+    // The stand-in has the example's key in the other one.
+    let world = case.world_with(json!({"slot": "Key2"}));
+    world.rotate(TOKEN).await.unwrap();
+    assert!(case.vendor.accepts(&Case::value(&world, "AWSPREVIOUS")), "the key in use was made anew");
+    assert!(case.vendor.accepts(&Case::value(&world, "AWSCURRENT")));
+    // A key that neither has says nothing about which is free.
+    let world = case.world_with(json!({"key": "of-no-slot-at-all"}));
+    let error = world.step("createSecret").await.unwrap_err();
+    assert_eq!(error.class(), Class::Rejected(Which::Current), "{error}");
+    assert!(!case.vendor.log().contains(&"create".to_owned()));
+}
+
+#[tokio::test]
+async fn a_further_key_that_is_there_already_is_no_error() {
+    let case = Case::named("langfuse");
+    let world = case.world();
+    world.step("createSecret").await.unwrap();
+    world.step("setSecret").await.unwrap();
+    case.vendor.fault("set", Fault::Say(409, vec![], r#"{"message":"exists"}"#.to_owned()));
+    world.step("setSecret").await.unwrap();
+    // The status alone is no proof.
+    let world = case.world();
+    world.step("createSecret").await.unwrap();
+    case.vendor.fault("set", Fault::Say(409, vec![], r#"{"message":"exists"}"#.to_owned()));
+    let error = world.step("setSecret").await.unwrap_err();
+    assert_eq!(error.code(), Code::Answer, "{error}");
 }

@@ -179,6 +179,12 @@ impl Vendor {
         self.inner.state.lock().unwrap().keys.push(made);
     }
 
+    /// Gives the key with this id another name.
+    pub fn rename(&self, id: &str, name: &str) {
+        let mut state = self.inner.state.lock().unwrap();
+        state.keys.iter_mut().filter(|key| key.id == id).for_each(|key| name.clone_into(&mut key.name));
+    }
+
     /// Deletes the key of a secret.
     pub fn forget(&self, secret: &Value) {
         let key = self.inner.parts(secret).remove("key");
