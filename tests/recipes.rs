@@ -77,11 +77,11 @@ impl Case {
     }
 
     fn world(&self) -> World {
-        self.world_with(json!({}))
+        self.world_with(&json!({}))
     }
 
     /// With fields of the secret changed.
-    fn world_with(&self, changes: Value) -> World {
+    fn world_with(&self, changes: &Value) -> World {
         self.vendor.reset();
         let mut secret = self.recipe["example"].clone();
         secret.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -411,12 +411,12 @@ async fn nothing_of_an_earlier_rotation_is_deleted_where_the_key_in_use_is_not_k
 async fn the_slot_in_use_is_the_one_that_holds_the_key() {
     let case = Case::named("azure-openai");
     // The stand-in has the example's key in the other one.
-    let world = case.world_with(json!({"slot": "Key2"}));
+    let world = case.world_with(&json!({"slot": "Key2"}));
     world.rotate(TOKEN).await.unwrap();
     assert!(case.vendor.accepts(&Case::value(&world, "AWSPREVIOUS")), "the key in use was made anew");
     assert!(case.vendor.accepts(&Case::value(&world, "AWSCURRENT")));
     // A key that neither has says nothing about which is free.
-    let world = case.world_with(json!({"key": "of-no-slot-at-all"}));
+    let world = case.world_with(&json!({"key": "of-no-slot-at-all"}));
     let error = world.step("createSecret").await.unwrap_err();
     assert_eq!(error.class(), Class::Rejected(Which::Current), "{error}");
     assert!(!case.vendor.log().contains(&"create".to_owned()));

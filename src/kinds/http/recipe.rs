@@ -44,6 +44,7 @@ pub(super) struct Recipe {
     /// Whether it came with this program. The author of any other is the author of a secret.
     pub(super) trusted: bool,
 }
+
 impl Recipe {
     pub(super) fn read(text: &str, trusted: bool) -> std::result::Result<Self, String> {
         let root = toml::from_str(text).map_err(|error| {
@@ -252,6 +253,7 @@ impl Recipe {
         Ok(())
     }
 }
+
 /// A number or a text.
 pub(super) fn scalar(value: &Value) -> Option<String> {
     match value {

@@ -394,11 +394,13 @@ impl<'a> Turn<'a> {
             .collect()
     }
 }
+
 /// Texts of a secret, to be kept out of errors; what is too short to be a credential is not.
 pub(super) fn texts(secret: Exposed<'_>) -> Vec<SecretText> {
     let values = secret.names().filter_map(|name| secret.value(name)?.as_str());
     values.filter(|it| it.len() >= 8).map(|it| SecretText::from(it.to_owned())).collect()
 }
+
 /// Besides what AWS's functions leave out, what has a meaning in a URL.
 pub(super) const EXCLUDED: &str = "/@\"'\\:#?%";
 
